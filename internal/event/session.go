@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+// Start is the first line of a run and of every file of it.
+type Start struct {
+	Header
+	Version  string            // of twscope
+	Host     string            // host name
+	Kernel   string            // uname -r
+	Arch     string            // GOARCH
+	BootID   string            // /proc/sys/kernel/random/boot_id
+	PID      int               // of twscope
+	Part     int               // 0 for the first file of the run, then 1, 2, ... after each rotation or re-open
+	Coverage map[string]string // observation: rung
+	Lost     []string          // what the chosen rungs cannot see, in words
+	Sysctls  []NamespaceSysctls
+	Filters  map[string][]string // flag name without dashes: its values; only those given
+	Census   []NamespaceCensus
+}
+
+// NamespaceSysctls are the sysctls of one network namespace that decide about
+// TIME_WAIT and PAWS.
+type NamespaceSysctls struct {
+	NetNS  uint32
+	Names  []string          // under /run/netns, if any
+	Values map[string]string // full sysctl name such as "net.ipv4.tcp_tw_reuse": its value
+}
+
+// NamespaceCensus sums up the sockets that were in TIME_WAIT before us.
+type NamespaceCensus struct {
+	NetNS    uint32
+	TimeWait uint64            // sockets in TIME_WAIT
+	Reusable uint64            // of these, those that connect() could take over now
+	Refused  map[string]uint64 // the others by reason, named as in Census
+}
+
+// SysctlChange says that a sysctl of a namespace has another value.
+type SysctlChange struct {
+	Header
+	NetNS uint32
+	Name  string // such as "net.ipv4.tcp_tw_reuse"
+	Old   string // empty: it did not exist
+	New   string // empty: it is gone
+}
+
+// Loss says that something is missing from the log, how much, and where it
+// was lost. A hole in the log is an event in the log.
+type Loss struct {
+	Header
+	Hop   string // where: ring, recursion, decode, owner, rate, write, census, table
+	Of    string // the event kind that is missing, or "" when several are
+	Count uint64 // since the loss event before of the same Hop and Of
+	Why   string // one sentence with the remedy
+}
+
+// Reconciliation holds our count beside the kernel's own, for one network
+// namespace and one counter, since the start of the run.
+type Reconciliation struct {
+	NetNS      uint32
+	Counter    string // name in /proc/net/netstat, such as "TW"
+	Kernel     int64  // how much the counter has grown
+	TWScope    int64  // how many we saw
+	Difference int64  // Kernel - TWScope
+	Why        string // how the kernel's semantics differ from ours; empty: they do not
+}
+
+// Stats is the periodic account of a run. All counts are totals since its
+// start.
+type Stats struct {
+	Header
+	UptimeMS    uint64
+	Seen        map[string]uint64 // event kind: how many the kernel side counted, filters applied
+	Written     map[string]uint64 // event kind: lines written
+	Lost        map[string]uint64 // hop: how many
+	Reconcile   []Reconciliation
+	ClockStepMS int64 // wall clock now minus the log's clock; not 0 after a step of the wall clock
+}
+
+// Stop is the last line of a run.
+type Stop struct {
+	Stats
+	Reason string // such as "SIGINT", "SIGTERM", "duration", "error: ..."
+}

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# build, run and test need Go and make alone; the other targets name what they
+# need if it is missing. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+GO ?= go
+BIN := bin/twscope
+CACHE := $(CURDIR)/.cache
+
+# A clone without git, or without tags, still builds; it only cannot say what.
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# The committed BPF objects come from Debian 12's compiler. Another one makes
+# other objects, so generate-check insists on its version.
+CLANG_VERSION := 14
+CLANG ?= $(or $(shell command -v clang-$(CLANG_VERSION)),clang)
+LLVM_STRIP ?= $(or $(shell command -v llvm-strip-$(CLANG_VERSION)),llvm-strip)
+CLANG_FORMAT ?= $(or $(shell command -v clang-format-$(CLANG_VERSION)),clang-format)
+C_FILES = $(wildcard bpf/*.c bpf/*.h headers/*.h)
+SHELL_FILES = .ci/run $(shell find testdata deploy -name '*.sh' 2>/dev/null)
+
+GOLANGCI_VERSION := 2.15.0
+GOLANGCI := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
+
+# What `make test` hands to go test, and what `make fuzz` and `make bench-go` do.
+TESTFLAGS ?= -timeout=10m
+PKGS ?= ./...
+FUZZTIME ?= 30s
+BENCH ?= .
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/twscope, a static binary (the default)
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/twscope
+
+.PHONY: run
+run: build ## Build, then watch this host until Ctrl-C: events on stdout
+	@if [ "$$(id -u)" -eq 0 ]; then exec $(BIN) run --out -; else exec sudo $(BIN) run --out -; fi
+
+.PHONY: clean
+clean: ## Remove what was built, not what was downloaded (.cache)
+	rm -rf bin
+
+##@ Test
+
+# The race detector needs a C compiler and its headers.
+RACE = $(shell echo '#include <stdlib.h>' | $$($(GO) env CC) -E - >/dev/null 2>&1 && \
+	[ "$$(CGO_ENABLED=1 $(GO) env CGO_ENABLED)" = 1 ] && echo -race)
+
+.PHONY: test
+test: ## Run every test that this machine can run, and say which it cannot
+	@race='$(RACE)'; as=(); \
+	if [ -z "$$race" ]; then echo 'test: no C compiler, so without -race' >&2; else export CGO_ENABLED=1; fi; \
+	if [ "$$(id -u)" -ne 0 ]; then \
+		if sudo -n true 2>/dev/null; then as=(-exec 'sudo -n --preserve-env=CI'); \
+		else echo 'test: not root, and no passwordless sudo: the privileged tests are skipped, see SKIP below' >&2; fi; \
+	fi; \
+	$(GO) run ./internal/testutil/runtests -count=1 $$race "$${as[@]}" $(TESTFLAGS) $(PKGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every Fuzz function in turn, FUZZTIME=30s each
+	@$(GO) test -list '^Fuzz' $(PKGS) | \
+		awk '/^Fuzz/ { f[n++] = $$1 } /^ok/ { while (n) print $$2, f[--n] }' >$(CACHE)/fuzz.list
+	@test -s $(CACHE)/fuzz.list || { echo 'fuzz: no Fuzz functions in $(PKGS)' >&2; exit 1; }
+	@while read -r pkg name; do \
+		echo "== $$name $$pkg"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+	done <$(CACHE)/fuzz.list
+fuzz: | $(CACHE)
+
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks, BENCH=regexp
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
+
+##@ Generated files
+
+.PHONY: generate
+generate: need-clang ## Rebuild the BPF objects and their Go types (clang 14, llvm, libbpf-dev)
+	BPF2GO_CC=$(CLANG) BPF2GO_STRIP=$(LLVM_STRIP) $(GO) generate ./internal/bpf
+
+# In a copy, so that it tells the truth whatever git thinks of the work tree,
+# and proves that the objects do not depend on where they are built.
+.PHONY: generate-check
+generate-check: need-clang ## Rebuild them in a copy and fail if they differ from those here
+	@echo "clang:      $$($(CLANG) --version | head -n 1)"
+	@echo "llvm-strip: $$($(LLVM_STRIP) --version | grep -m 1 -i version | xargs)"
+	@echo "libbpf-dev: $$(pkg-config --modversion libbpf 2>/dev/null || echo unknown)"
+	@echo "bpf2go:     $$($(GO) list -m -f '{{.Version}}' github.com/cilium/ebpf)"
+	@$(CLANG) --version | grep -q 'version $(CLANG_VERSION)\.' || { \
+		echo 'generate-check: the objects are built with clang $(CLANG_VERSION); set CLANG to one' >&2; exit 1; }
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+	cp -R go.mod go.sum bpf headers internal "$$copy"; \
+	find "$$copy/internal/bpf" -name '*_bpfe[lb].*' -delete; \
+	$(MAKE) --no-print-directory -C "$$copy" -f '$(CURDIR)/Makefile' generate; \
+	diff -r internal/bpf "$$copy/internal/bpf" || { \
+		echo 'generate-check: internal/bpf is not what bpf/ compiles to: run `make generate` and commit the result' >&2; \
+		exit 1; }
+	@echo 'generate-check: no difference'
+
+.PHONY: need-clang
+need-clang:
+	@for tool in $(CLANG) $(LLVM_STRIP); do \
+		command -v "$$tool" >/dev/null || { echo "$$tool not found: apt install clang llvm libbpf-dev" >&2; exit 1; }; \
+	done
+	@test -e /usr/include/bpf/bpf_helpers.h || { echo 'no bpf/bpf_helpers.h: apt install libbpf-dev' >&2; exit 1; }
+
+##@ Style
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Check the Go, C and shell sources (clang-format, shellcheck)
+	$(GOLANGCI) config verify
+	$(GOLANGCI) run $(PKGS)
+	$(GOLANGCI) fmt --diff
+	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
+	shellcheck $(SHELL_FILES)
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the Go and C sources
+	$(GOLANGCI) fmt
+	$(CLANG_FORMAT) -i $(C_FILES)
+
+# Its own module graph, so that the linter's dependencies are none of ours.
+$(GOLANGCI): | $(CACHE)
+	@echo 'building golangci-lint $(GOLANGCI_VERSION), once'
+	@GOBIN=$(CACHE)/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(GOLANGCI_VERSION)
+	@mv $(CACHE)/bin/golangci-lint $@
+
+$(CACHE):
+	@mkdir -p $@
+
+##@ Help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

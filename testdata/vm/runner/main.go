@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command runner boots Debian kernels in software-emulated machines and runs test binaries as root inside. See run.sh.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twscope/twscope/testdata/vm/debkernel"
+)
+
+const usage = `usage: testdata/vm/run.sh [FLAGS] [TARGET[:ARGS]]...
+
+Boots each kernel under QEMU, checks that the machine is fit (selfcheck), and runs every TARGET in it once per rung.
+A TARGET is a Go package directory (./internal/probe), whose tests are built here and run in that directory with its
+testdata, or a statically linked program. ARGS are split at white space. Without a TARGET only the self check runs.
+A test prints "MATRIX OBSERVATION RUNG RESULT" or "FACT NAME VALUE" on a line of its own to appear in the tables.
+
+`
+
+// options is the command line.
+type options struct {
+	series  []string
+	rungs   []string
+	env     []string
+	files   []string
+	targets []string
+	boot    time.Duration // limit for one boot with all its runs
+	perRun  time.Duration // limit for one run
+	memory  int           // MiB
+	logs    string
+	cache   debkernel.Cache
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	o, err := parseArgs(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "run.sh:", err)
+		os.Exit(2)
+	}
+	ok, err := runMatrix(ctx, o, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run.sh:", err)
+	}
+	if err != nil || !ok {
+		stop()
+		os.Exit(1)
+	}
+}
+
+func parseArgs(args []string, out io.Writer) (*options, error) {
+	o := &options{cache: debkernel.Cache{Log: out}}
+	fs := flag.NewFlagSet("run.sh", flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.Usage = func() {
+		fmt.Fprint(out, usage)
+		fs.PrintDefaults()
+	}
+	list := func(to *[]string) func(string) error {
+		return func(s string) error {
+			*to = append(*to, s)
+			return nil
+		}
+	}
+	fs.Func("k", "kernel `series`, such as 6.1, or 7 for the newest 7.x; repeat for several (default 5.10, 6.1, 6.12 and 7)", list(&o.series))
+	fs.Func("e", "set `NAME=VALUE` in the environment of each run; repeat for several", list(&o.env))
+	fs.Func("f", "also ship this file or directory `PATH` of the repository, at the same place; repeat for several", list(&o.files))
+	rungs := fs.String("rungs", "free,kprobe,tracepoint", "run the targets once for each of these: a rung to force by TWSCOPE_RUNG, or free")
+	fs.DurationVar(&o.boot, "t", 10*time.Minute, "limit for one kernel with all its runs")
+	fs.DurationVar(&o.perRun, "T", 3*time.Minute, "limit for one run of one target")
+	fs.IntVar(&o.memory, "m", 1024, "memory of the machine in `MiB`")
+	fs.StringVar(&o.logs, "logs", ".cache/vm-logs", "write complete logs to this `directory`")
+	fs.StringVar(&o.cache.Dir, "cache", ".cache/kernels", "keep kernels in this `directory`")
+	fs.StringVar(&o.cache.Mirror, "mirror", "", "`address` of a Debian archive (default: that of the host's apt)")
+	fs.BoolVar(&o.cache.Refresh, "u", false, "look for newer kernels although the cache has one of each series")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	for _, e := range o.env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return nil, fmt.Errorf("-e %q: want NAME=VALUE", e)
+		}
+	}
+	if len(o.series) == 0 {
+		o.series = []string{"5.10", "6.1", "6.12", "7"}
+	}
+	o.rungs, o.targets = strings.Split(*rungs, ","), fs.Args()
+	return o, nil
+}
+
+// runMatrix does it all; ok means that every run on every kernel passed.
+func runMatrix(ctx context.Context, o *options, out io.Writer) (ok bool, err error) {
+	if err := needQEMU(); err != nil {
+		return false, err
+	}
+	kernels, err := o.cache.Get(ctx, "amd64", o.series)
+	if err != nil {
+		return false, err
+	}
+	tmp, err := os.MkdirTemp("", "twscope-vm-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(tmp)
+	load, err := prepare(ctx, o, tmp)
+	if err != nil {
+		return false, err
+	}
+	var boots []*bootResult
+	ok = true
+	for i := range kernels {
+		k := &kernels[i]
+		logs := filepath.Join(o.logs, k.Release)
+		if err := os.RemoveAll(logs); err != nil {
+			return false, err
+		}
+		if err := os.MkdirAll(logs, 0o755); err != nil {
+			return false, err
+		}
+		b, err := bootKernel(ctx, o, k, load, bootFiles{tmp: tmp, logs: logs}, out)
+		if err != nil {
+			return false, fmt.Errorf("kernel %s: %w", k.Release, err)
+		}
+		boots = append(boots, b)
+		ok = ok && b.passed()
+	}
+	return ok, writeTables(out, boots)
+}

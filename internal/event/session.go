@@ -17,22 +17,24 @@ type Start struct {
 	Sysctls  []NamespaceSysctls
 	Filters  map[string][]string // flag name without dashes: its values; only those given
 	Census   []NamespaceCensus
+	// Truncated: lists and maps were cut so that the line stays below MaxLine.
+	Truncated bool
 }
 
 // NamespaceSysctls are the sysctls of one network namespace that decide about
 // TIME_WAIT and PAWS.
 type NamespaceSysctls struct {
-	NetNS  uint32
-	Names  []string          // under /run/netns, if any
-	Values map[string]string // full sysctl name such as "net.ipv4.tcp_tw_reuse": its value
+	NetNS  uint32            `json:"netns"`
+	Names  []string          `json:"names"`  // under /run/netns, if any
+	Values map[string]string `json:"values"` // full sysctl name such as "net.ipv4.tcp_tw_reuse": its value
 }
 
 // NamespaceCensus sums up the sockets that were in TIME_WAIT before us.
 type NamespaceCensus struct {
-	NetNS    uint32
-	TimeWait uint64            // sockets in TIME_WAIT
-	Reusable uint64            // of these, those that connect() could take over now
-	Refused  map[string]uint64 // the others by reason, named as in Census
+	NetNS    uint32            `json:"netns"`
+	TimeWait uint64            `json:"time_wait"` // sockets in TIME_WAIT
+	Reusable uint64            `json:"reusable"`  // of these, those that connect() could take over now
+	Refused  map[string]uint64 `json:"refused"`   // the others by reason, named as in Census
 }
 
 // SysctlChange says that a sysctl of a namespace has another value.
@@ -57,12 +59,12 @@ type Loss struct {
 // Reconciliation holds our count beside the kernel's own, for one network
 // namespace and one counter, since the start of the run.
 type Reconciliation struct {
-	NetNS      uint32
-	Counter    string // name in /proc/net/netstat, such as "TW"
-	Kernel     int64  // how much the counter has grown
-	TWScope    int64  // how many we saw
-	Difference int64  // Kernel - TWScope
-	Why        string // how the kernel's semantics differ from ours; empty: they do not
+	NetNS      uint32 `json:"netns"`
+	Counter    string `json:"counter"`    // name in /proc/net/netstat, such as "TW"
+	Kernel     int64  `json:"kernel"`     // how much the counter has grown
+	TWScope    int64  `json:"twscope"`    // how many we saw
+	Difference int64  `json:"difference"` // Kernel - TWScope
+	Why        string `json:"why"`        // how the kernel's semantics differ from ours; empty: they do not
 }
 
 // Stats is the periodic account of a run. All counts are totals since its
@@ -75,6 +77,8 @@ type Stats struct {
 	Lost        map[string]uint64 // hop: how many
 	Reconcile   []Reconciliation
 	ClockStepMS int64 // wall clock now minus the log's clock; not 0 after a step of the wall clock
+	// Truncated: lists and maps were cut so that the line stays below MaxLine.
+	Truncated bool
 }
 
 // Stop is the last line of a run.

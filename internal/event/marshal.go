@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import "github.com/rs/zerolog"
+
+// Kind returns KindTimeWait.
+func (*TimeWait) Kind() Kind { return KindTimeWait }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (t *TimeWait) MarshalZerologObject(e *zerolog.Event) { t.members(e, new(scratch)) }
+
+func (t *TimeWait) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, t.Time, KindTimeWait)
+	s.socket(e, &t.Socket)
+	e.Str("role", t.Role.String()).Str("substate", t.Substate.String()).Bool("timestamps", t.Timestamps)
+	if t.Timestamps {
+		e.Uint32("ts_recent", t.TSRecent)
+	}
+	e.Uint32("timeout_ms", t.TimeoutMS)
+}
+
+// Kind returns KindCensus.
+func (*Census) Kind() Kind { return KindCensus }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (c *Census) MarshalZerologObject(e *zerolog.Event) { c.members(e, new(scratch)) }
+
+func (c *Census) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, c.Time, KindCensus)
+	s.socket(e, &c.Socket)
+	e.Str("role", c.Role.String()).Str("substate", c.Substate.String()).Bool("timestamps", c.Timestamps)
+	if c.Timestamps {
+		e.Uint32("ts_recent", c.TSRecent)
+	}
+	e.Uint32("remaining_ms", c.RemainingMS).Bool("reusable", c.Reuse == ReusableNow)
+	if c.Reuse != ReusableNow {
+		e.Str("refused", c.Reuse.String())
+	}
+	if c.Reuse == ReuseRefusedTooYoung {
+		e.Uint32("reuse_in_ms", c.ReuseInMS)
+	}
+}
+
+// Kind returns KindTimeWaitEnd.
+func (*TimeWaitEnd) Kind() Kind { return KindTimeWaitEnd }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (t *TimeWaitEnd) MarshalZerologObject(e *zerolog.Event) { t.members(e, new(scratch)) }
+
+func (t *TimeWaitEnd) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, t.Time, KindTimeWaitEnd)
+	s.socket(e, &t.Socket)
+	e.Str("reason", t.Reason.String()).Uint32("age_ms", t.AgeMS)
+}
+
+// Kind returns KindTWReuse.
+func (*TWReuse) Kind() Kind { return KindTWReuse }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (t *TWReuse) MarshalZerologObject(e *zerolog.Event) { t.members(e, new(scratch)) }
+
+func (t *TWReuse) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, t.Time, KindTWReuse)
+	s.socket(e, &t.Socket)
+	e.Uint32("age_ms", t.AgeMS)
+}
+
+// Kind returns KindConnectFail.
+func (*ConnectFail) Kind() Kind { return KindConnectFail }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (c *ConnectFail) MarshalZerologObject(e *zerolog.Event) { c.members(e, new(scratch)) }
+
+func (c *ConnectFail) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, c.Time, KindConnectFail)
+	s.socket(e, &c.Socket)
+	e.Str("errno", errnoName(c.Errno)).Bool("inferred", c.Inferred).
+		Uint16("range_low", c.RangeLow).Uint16("range_high", c.RangeHigh)
+}
+
+// Kind returns KindSYN.
+func (*SYN) Kind() Kind { return KindSYN }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (y *SYN) MarshalZerologObject(e *zerolog.Event) { y.members(e, new(scratch)) }
+
+func (y *SYN) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, y.Time, KindSYN)
+	s.socket(e, &y.Socket)
+	e.Bool("timestamps", y.Timestamps)
+	if y.Timestamps {
+		e.Uint32("tsval", y.TSval)
+	}
+	if y.TTL != 0 {
+		e.Uint8("ttl", y.TTL)
+	}
+	optional(e, "fingerprint", y.Fingerprint)
+	e.Bool("validated", y.Validated)
+}
+
+// Kind returns KindSYNRefused.
+func (*SYNRefused) Kind() Kind { return KindSYNRefused }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (r *SYNRefused) MarshalZerologObject(e *zerolog.Event) { r.members(e, new(scratch)) }
+
+func (r *SYNRefused) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, r.Time, KindSYNRefused)
+	s.socket(e, &r.Socket)
+	e.Str("signature", r.Signature.String()).Uint32("attempts", r.Attempts).Uint32("delay_ms", r.DelayMS)
+}
+
+// Kind returns KindPAWSReject.
+func (*PAWSReject) Kind() Kind { return KindPAWSReject }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (p *PAWSReject) MarshalZerologObject(e *zerolog.Event) { p.members(e, new(scratch)) }
+
+func (p *PAWSReject) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, p.Time, KindPAWSReject)
+	s.socket(e, &p.Socket)
+	e.Str("where", p.Where.String())
+	if p.Segment != SegmentUnknown {
+		e.Str("segment", p.Segment.String())
+	}
+	// A rejected segment is older than ts_recent by at least one tick, so all
+	// three are 0 only on the counter rung, which does not know them.
+	if p.TSval != 0 || p.TSRecent != 0 || p.Delta != 0 {
+		e.Uint32("tsval", p.TSval).Uint32("ts_recent", p.TSRecent).Int32("delta", p.Delta)
+	}
+	if p.HasAge {
+		e.Uint32("age_ms", p.AgeMS)
+	}
+	if p.Reply != ReplyUnknown {
+		e.Str("reply", p.Reply.String())
+	}
+	optional(e, "reason", p.Reason)
+	optional(e, "counter", p.Counter)
+	if p.Count != 0 {
+		e.Uint64("count", p.Count)
+	}
+}
+
+// Kind returns KindLoss.
+func (*Loss) Kind() Kind { return KindLoss }
+
+// MarshalZerologObject writes the members of the JSON object.
+func (l *Loss) MarshalZerologObject(e *zerolog.Event) { l.members(e, new(scratch)) }
+
+func (l *Loss) members(e *zerolog.Event, s *scratch) {
+	s.begin(e, l.Time, KindLoss)
+	e.Str("hop", text(l.Hop))
+	optional(e, "of", l.Of)
+	e.Uint64("count", l.Count)
+	optional(e, "why", l.Why)
+}

@@ -119,9 +119,9 @@ type TWCounting uint8
 
 // The answers.
 const (
-	TWCountingUnknown TWCounting = iota
-	TWCountedAtExpiry            // tw_timer_handler counts, up to 5.17: the growth of TW is deaths
-	TWCountedAtCreation          // __inet_twsk_schedule counts, since 5.18: the growth of TW is births
+	TWCountingUnknown   TWCounting = iota
+	TWCountedAtExpiry              // tw_timer_handler counts, up to 5.17: the growth of TW is deaths
+	TWCountedAtCreation            // __inet_twsk_schedule counts, since 5.18: the growth of TW is births
 )
 
 // TWCounting returns when TIME_WAIT sockets are counted.

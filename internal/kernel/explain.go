@@ -130,9 +130,9 @@ func (x explainer) twReuseDelay(ms int) (string, Severity) {
 func (x explainer) timestamps(n int) (string, Severity) {
 	switch {
 	case n == 0:
-		return "no connection here has timestamps: neither we nor our peers can re-use sockets in TIME_WAIT, and nothing protects against old duplicates", Warning
+		return "no connection here has timestamps: neither we nor our peers can re-use sockets in TIME_WAIT, and PAWS protects nobody from old duplicates", Warning
 	case n == 2:
-		return "timestamps show the time since boot, one clock for all connections: no PAWS rejects of this host behind a NAT, but the uptime is visible", Info
+		return "timestamps show the time since boot, one clock for all connections: this host alone causes no PAWS rejects behind a NAT, but its uptime is visible", Info
 	case x.offset == TSOffsetPerTuple:
 		return "timestamps start at a random offset for each pair of addresses and ports: behind a NAT that re-uses ports, servers can refuse this host's SYNs by PAWS", Info
 	case x.offset == TSOffsetPerAddresses:
@@ -156,7 +156,7 @@ func (x explainer) portRange(value string) (string, Severity) {
 	if usable == 0 {
 		return "leaves connect() no port: all are in ip_local_reserved_ports", Warning
 	}
-	text := fmt.Sprintf("gives connect() %d ports per local address and destination, which sustains %d connections/s towards each if this side closes first", usable, usable/timeWaitSeconds)
+	text := fmt.Sprintf("gives connect() %d ports per local address and destination, which sustains %d connections/s towards each if this side closes first and re-uses none", usable, usable/timeWaitSeconds)
 	if total%2 == 1 && total > 1 {
 		// __inet_hash_connect rounds the size down to an even number.
 		text += "; both ends have the same parity, so each search leaves out one port"
@@ -212,7 +212,7 @@ func rateLimit(ms int) (string, Severity) {
 	if ms <= 0 {
 		return "every rejected segment is answered by an ACK, without limit", Info
 	}
-	return fmt.Sprintf("at most one rejected segment in %d ms is answered on each connection; to the peer the others look lost", ms), OK
+	return fmt.Sprintf("at most one rejected segment without data in %d ms is answered on each connection; to the peer the others look lost", ms), OK
 }
 
 func twRecycle(n int) (string, Severity) {

@@ -113,10 +113,13 @@ func (r *report) take(rec *record) {
 	case "run":
 		p.open[rec.Test] = nil
 	case "output":
-		if rec.Test == "" {
-			p.output = append(p.output, rec.Output)
-		} else {
+		switch {
+		case rec.Test != "":
 			p.open[rec.Test] = append(p.open[rec.Test], rec.Output)
+		case rec.Output == "FAIL\n" || strings.HasPrefix(rec.Output, "FAIL\t"):
+			// endPackage says the same in one line.
+		default:
+			p.output = append(p.output, rec.Output)
 		}
 	case "pass", "fail", "skip":
 		if rec.Test == "" {

@@ -32,6 +32,8 @@ GOLANGCI := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
 # What test, fuzz, bench-go and lint work on. ./... leaves testdata out, where
 # the tools that make and use the stored kernels are.
 PKGS ?= ./... $(addprefix ./,$(sort $(dir $(wildcard testdata/*/*.go testdata/*/*/*.go))))
+# The self check of the test machine runs in that machine only.
+TEST_PKGS = $(filter-out %/selfcheck/,$(PKGS))
 TESTFLAGS ?= -timeout=10m
 FUZZTIME ?= 30s
 BENCH ?= .
@@ -64,7 +66,16 @@ test: ## Run every test that this machine can run, and say which it cannot
 		if sudo -n true 2>/dev/null; then as=(-exec 'sudo -n --preserve-env=CI'); \
 		else echo 'test: not root, and no passwordless sudo: the privileged tests are skipped, see SKIP below' >&2; fi; \
 	fi; \
-	$(GO) run ./internal/testutil/runtests -count=1 $$race "$${as[@]}" $(TESTFLAGS) $(PKGS)
+	$(GO) run ./internal/testutil/runtests -count=1 $$race "$${as[@]}" $(TESTFLAGS) $(TEST_PKGS)
+
+# The packages whose tests ask for root, by their own words, so that no list of
+# them can be out of date.
+VM_PKGS ?= $(patsubst %/,./%,$(sort $(dir $(shell grep -rlE '\bRoot\((t|b|tb)\)' --include='*_test.go' cmd internal))))
+KERNELS ?=
+
+.PHONY: test-kernels
+test-kernels: ## Run the privileged tests on other kernels in QEMU, KERNELS="6.1 6.12"
+	CI=true testdata/vm/run.sh $(addprefix -k ,$(KERNELS)) $(VM_PKGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every Fuzz function in turn, FUZZTIME=30s each

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// waitLimit bounds every wait for a condition: generous, because the tests also
+// run in software-emulated machines.
+const waitLimit = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	Main()
+	os.Exit(m.Run())
+}
+
+func newLab(t *testing.T, opts ...Option) *Lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes network namespaces")
+	}
+	l, err := New(t.Context(), "test", opts...)
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	return l
+}
+
+func newHosts(t *testing.T, names ...string) (*Lab, []*Host) {
+	t.Helper()
+	l := newLab(t)
+	hosts, err := l.Hosts(names...)
+	must(t, err)
+	return l, hosts
+}
+
+// pair is a client and a server with an IPv4 and an IPv6 link.
+type pair struct {
+	client, server *Host
+	link           *Link
+}
+
+func newPair(t *testing.T) pair {
+	t.Helper()
+	l, hosts := newHosts(t, "client", "server")
+	link, err := l.Link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24", "fd00:1::/64")
+	must(t, err)
+	return pair{client: hosts[0], server: hosts[1], link: link}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must1[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+// eventually waits for a condition of the kernel that nothing announces.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(waitLimit)
+	defer limit.Stop()
+	for !ok() {
+		select {
+		case <-limit.C:
+			t.Fatalf("not within %s: %s", waitLimit, what)
+		case <-tick.C:
+		}
+	}
+}
+
+func timeWaits(t *testing.T, h *Host) []Socket {
+	t.Helper()
+	return must1[[]Socket](t)(h.TimeWaits())
+}
+
+func netstat(t *testing.T, h *Host) Counters {
+	t.Helper()
+	return must1[Counters](t)(h.Netstat())
+}
+
+func run(t *testing.T, h *Host, l Load) *Result {
+	t.Helper()
+	return must1[*Result](t)(h.Run(t.Context(), l))
+}
+
+func serve(t *testing.T, h *Host, s Server) *Serving {
+	t.Helper()
+	return must1[*Serving](t)(h.Serve(s))
+}

@@ -75,14 +75,24 @@ const maxText = 2048
 // text is Clean with a bound: what is longer than maxText is cut at a rune and
 // ends in "...".
 func text(s string) string {
-	s = Clean(s)
 	if len(s) <= maxText {
-		return s
+		if s = Clean(s); len(s) <= maxText {
+			return s
+		}
 	}
 	const mark = "..."
-	n := maxText - len(mark)
+	// Cut twice, since cleaning makes text longer, and first, so that the
+	// length of foreign text does not decide about the time spent on it.
+	return cut(Clean(cut(s, maxText)), maxText-len(mark)) + mark
+}
+
+// cut returns the first runes of s, at most n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
 	for n > 0 && !utf8.RuneStart(s[n]) {
 		n--
 	}
-	return s[:n] + mark
+	return s[:n]
 }

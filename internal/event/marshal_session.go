@@ -131,7 +131,7 @@ func truncated(e *zerolog.Event, cut bool) {
 // sysctlText joins the fields of a sysctl by one space, as sysctl(8) is
 // written in files; the kernel separates them by tabs.
 func sysctlText(s string) string {
-	if strings.ContainsAny(s, "\t\n") {
+	if s = cut(s, maxText); strings.ContainsAny(s, "\t\n") {
 		s = strings.Join(strings.Fields(s), " ")
 	}
 	return text(s)

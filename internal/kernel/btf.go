@@ -67,10 +67,10 @@ func (b BTF) HasField(structName, field string) bool {
 
 func hasMember(members []btf.Member, field string) bool {
 	for _, m := range members {
-		if m.Name == field {
-			return true
-		}
 		if m.Name != "" {
+			if m.Name == field {
+				return true
+			}
 			continue
 		}
 		switch t := btf.UnderlyingType(m.Type).(type) {

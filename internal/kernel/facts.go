@@ -3,7 +3,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -74,11 +73,9 @@ func ReadFacts(root fs.FS, machine string, tick time.Duration) (Facts, error) {
 		}
 		*to = strings.TrimSpace(string(text))
 	}
-	lockdown, err := fs.ReadFile(root, "sys/kernel/security/lockdown")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Facts{}, err
+	if lockdown, err := fs.ReadFile(root, "sys/kernel/security/lockdown"); err == nil {
+		f.Lockdown = chosen(string(lockdown))
 	}
-	f.Lockdown = chosen(string(lockdown))
 
 	mounts, err := readMounts(root)
 	if err != nil {

@@ -68,8 +68,12 @@ func (n Namespace) enter(own int) error {
 	if err != nil || inode != n.Inode {
 		return fmt.Errorf("netns %d at %s: %w", n.Inode, n.Path, ErrNamespaceGone)
 	}
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("netns %d: setns %s: %w: it needs CAP_SYS_ADMIN", n.Inode, n.Path, err)
+	err = unix.Setns(fd, unix.CLONE_NEWNET)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("netns %d: setns %s: %w: run with CAP_SYS_ADMIN", n.Inode, n.Path, err)
+	case err != nil:
+		return fmt.Errorf("netns %d: setns %s: %w", n.Inode, n.Path, err)
 	}
 	return nil
 }

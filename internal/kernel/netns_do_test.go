@@ -142,24 +142,35 @@ func TestDoLeavesNoThreadInside(t *testing.T) {
 	}
 }
 
-func TestDoOnTheMainThread(t *testing.T) {
-	ns := startInNewNetNS(t)
-	// Many goroutines at once occupy every thread, the main one among them.
+func TestOnOtherThreadFromTheMainThread(t *testing.T) {
+	// Goroutines that hold their threads use up the idle ones, until one of
+	// them has the main thread.
+	release := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 8 * runtime.GOMAXPROCS(0) {
+	defer wg.Wait()
+	defer close(release)
+	for range 1000 {
+		onMain := make(chan bool)
 		wg.Go(func() {
-			onOtherThread(func() bool {
-				if unix.Gettid() == unix.Getpid() {
-					t.Error("it runs on the main thread")
-				}
-				return true
-			})
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			main := unix.Gettid() == unix.Getpid()
+			if main {
+				onOtherThread(func() bool {
+					if unix.Gettid() == unix.Getpid() {
+						t.Error("it runs on the main thread")
+					}
+					return true
+				})
+			}
+			onMain <- main
+			<-release
 		})
+		if <-onMain {
+			return
+		}
 	}
-	wg.Wait()
-	if err := ns.Do(func() error { return nil }); err != nil {
-		t.Error(err)
-	}
+	t.Error("no goroutine came to run on the main thread")
 }
 
 func TestDoRefusesAnotherNamespace(t *testing.T) {

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One accessor per kernel drift, each with the change that made it needed. */
+#ifndef TWSCOPE_COMPAT_H
+#define TWSCOPE_COMPAT_H
+
+#include "../headers/kernel.h"
+
+/*
+ * The table of established and TIME_WAIT sockets: per protocol up to 6.0,
+ * then per network namespace (d1e5e6408b30 "tcp: Introduce optional per-netns
+ * ehash."), when skc_prot->h.hashinfo became NULL for TCP.
+ */
+static __always_inline struct inet_hashinfo *
+tws_hashinfo(const struct sock *sk)
+{
+	struct inet_hashinfo *hashinfo;
+
+	hashinfo = BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
+	if (!hashinfo && bpf_core_field_exists(struct inet_timewait_death_row,
+					       hashinfo))
+		hashinfo = BPF_CORE_READ(sk, __sk_common.skc_net.net,
+					 ipv4.tcp_death_row.hashinfo);
+	return hashinfo;
+}
+
+/*
+ * net.ipv4.ip_local_port_range, low | high << 16: two ints behind a seqlock up
+ * to 6.7, one u32 since (d9f28735af87 "Use READ/WRITE_ONCE() for IP
+ * local_port_range").
+ */
+static __always_inline __u32 tws_net_port_range(const struct net *net)
+{
+	struct local_ports___pair *pair;
+	int range[2] = {};
+
+	if (!bpf_core_field_exists(struct local_ports___pair, range) ||
+	    bpf_core_field_size(struct local_ports___pair, range) ==
+		    sizeof(__u32))
+		return BPF_CORE_READ(net, ipv4.ip_local_ports.range);
+
+	pair = (void *)__builtin_preserve_access_index(&net->ipv4.ip_local_ports);
+	bpf_core_read(&range, sizeof(range), &pair->range);
+	return (__u32)range[0] | (__u32)range[1] << 16;
+}
+
+/*
+ * IP_LOCAL_PORT_RANGE of a socket, 0 when not set: absent up to 6.2, a pair of
+ * u16 up to 6.7, one u32 since.
+ */
+static __always_inline __u32 tws_sock_port_range(const struct sock *sk)
+{
+	struct inet_sock___pair *pair = (void *)sk;
+	struct inet_sock *inet = (void *)sk;
+	struct local_port_range_pair range = {};
+
+	if (!bpf_core_field_exists(inet->local_port_range))
+		return 0;
+	/* low in the low half either way on a little-endian CPU */
+	bpf_core_read(&range, sizeof(range), &pair->local_port_range);
+	return (__u32)range.lo | (__u32)range.hi << 16;
+}
+
+/*
+ * A cgroup's ancestor at a level: ids up to 6.0, then pointers (7f203bc89eb6
+ * "cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]").
+ */
+static __always_inline __u64 tws_cgroup_ancestor(const struct cgroup *cgrp,
+						 __u32 level)
+{
+	struct cgroup___ids *old = (void *)cgrp;
+	struct cgroup *ancestor = NULL;
+	__u64 id = 0;
+
+	if (level > (__u32)BPF_CORE_READ(cgrp, level))
+		return 0;
+	if (bpf_core_field_exists(struct cgroup, ancestors)) {
+		bpf_core_read(&ancestor, sizeof(ancestor),
+			      &cgrp->ancestors[level]);
+		return BPF_CORE_READ(ancestor, kn, id);
+	}
+	bpf_core_read(&id, sizeof(id), &old->ancestor_ids[level]);
+	return id;
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The only code that counts, filters by address and touches the ring buffer.
+ * Every event is counted before it is emitted, so a full ring makes a hole in
+ * the log but never a wrong count.
+ */
+#ifndef TWSCOPE_EMIT_H
+#define TWSCOPE_EMIT_H
+
+#include "config.h"
+#include "maps.h"
+#include "owner.h"
+
+static const struct tws_tally tws_no_counts;
+
+static __always_inline struct tws_tally *tws_get_counts(__u32 netns)
+{
+	struct tws_tally *c;
+	__u32 other = 0;
+
+	c = bpf_map_lookup_elem(&tws_counts, &netns);
+	if (c)
+		return c;
+	bpf_map_update_elem(&tws_counts, &netns, &tws_no_counts, BPF_NOEXIST);
+	c = bpf_map_lookup_elem(&tws_counts, &netns);
+	if (c)
+		return c;
+	return bpf_map_lookup_elem(&tws_counts, &other);
+}
+
+/*
+ * Atomic although per CPU: a softirq may interrupt a program that runs in
+ * process context between its load and its store.
+ */
+#define tws_count(c, field)                                       \
+	do {                                                      \
+		if (c)                                            \
+			__sync_fetch_and_add(&(c)->field, 1);     \
+	} while (0)
+
+static __always_inline bool tws_prefix_matches(void *trie, __u16 port,
+					       const __u8 addr[16])
+{
+	struct tws_prefix_key key = {
+		.prefixlen = 16 + 128,
+		.port = port,
+	};
+
+	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
+	return bpf_map_lookup_elem(trie, &key);
+}
+
+static __always_inline bool tws_tuple_matches(const struct tws_tuple *t)
+{
+	if (tws_cfg.filter_netns &&
+	    !bpf_map_lookup_elem(&tws_filter_netns, &t->netns))
+		return false;
+	if (tws_cfg.filter_dst &&
+	    !tws_prefix_matches(&tws_filter_dst, t->rport, t->raddr) &&
+	    !tws_prefix_matches(&tws_filter_dst, 0, t->raddr))
+		return false;
+	return !tws_cfg.filter_src ||
+	       tws_prefix_matches(&tws_filter_src, 0, t->laddr);
+}
+
+/*
+ * tws_want - count an event and say whether to emit it
+ *
+ * @o: the owner, or NULL for a record that has none; such a record passes no
+ *     owner filter.
+ */
+static __always_inline bool tws_want(struct tws_tally *c, enum tws_kind kind,
+				     const struct tws_tuple *t,
+				     const struct tws_owner *o)
+{
+	tws_count(c, all[kind]);
+	if (!tws_tuple_matches(t))
+		return false;
+	if (tws_filters_owner() && (!o || !o->match))
+		return false;
+	tws_count(c, seen[kind]);
+	return tws_cfg.kinds & (1u << kind);
+}
+
+/*
+ * tws_submit - hand a record over, and wake the reader once per batch
+ *
+ * The reader also looks by itself every flush interval, so a wake-up is only
+ * needed when the ring fills faster than that.
+ */
+static __always_inline void tws_submit(void *record, __u32 size)
+{
+	__u64 waiting = bpf_ringbuf_query(&tws_events, BPF_RB_AVAIL_DATA);
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	if (waiting >= tws_cfg.wakeup_bytes &&
+	    waiting < tws_cfg.wakeup_bytes + 16 * size)
+		flags = BPF_RB_FORCE_WAKEUP;
+	bpf_ringbuf_submit(record, flags);
+}
+
+#define tws_reserve(c, kind_, type)                                       \
+	({                                                                \
+		type *record_ = bpf_ringbuf_reserve(&tws_events,          \
+						    sizeof(type), 0);     \
+		if (record_) {                                            \
+			__builtin_memset(record_, 0, sizeof(type));       \
+			record_->h.time_ns = bpf_ktime_get_boot_ns();     \
+			record_->h.kind = kind_;                          \
+		} else {                                                  \
+			tws_count(c, lost[kind_]);                        \
+		}                                                         \
+		record_;                                                  \
+	})
+
+#endif

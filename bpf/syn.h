@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* SYNs: those that arrive here, and those of ours that a peer refuses. */
+#ifndef TWSCOPE_SYN_H
+#define TWSCOPE_SYN_H
+
+#include "emit.h"
+#include "packet.h"
+
+/* A SYN reached a listener. */
+static __always_inline void tws_syn_arrived(const struct sock *listener,
+					    const struct sk_buff *skb)
+{
+	struct tws_segment_info segment;
+	struct tws_ip_info ip = {};
+	struct tws_tuple tuple = {};
+	struct tws_tally *c;
+	struct tws_owner owner;
+	struct tws_syn *e;
+
+	if (!tws_read_segment(&segment, skb) ||
+	    !tws_packet_tuple(&tuple, &ip, &segment, skb))
+		return;
+	tuple.netns = tws_netns(&listener->__sk_common);
+	tws_socket_owner(&owner, NULL, &tuple);
+	c = tws_get_counts(tuple.netns);
+	if (!tws_want(c, TWS_KIND_SYN, &tuple, &owner))
+		return;
+	e = tws_reserve(c, TWS_KIND_SYN, struct tws_syn);
+	if (!e)
+		return;
+	e->tuple = tuple;
+	e->owner = owner;
+	e->opt = segment.opt;
+	e->window = segment.window;
+	e->ttl = ip.ttl;
+	e->ip_version = ip.version;
+	e->has_header = 1;
+	tws_submit(e, sizeof(*e));
+}
+
+/*
+ * tws_syn_validated - a handshake is complete: the source is no forgery
+ *
+ * ts_recent is the TSval of the SYN, or of the ACK that completed the
+ * handshake when that was newer.
+ */
+static __always_inline void tws_syn_validated(const struct sock *child)
+{
+	const struct tcp_sock *tp = (const void *)child;
+	__u64 key = (__u64)child;
+	struct tws_tally *c;
+	struct tws_owner owner;
+	struct tws_tuple tuple;
+	struct tws_syn *e;
+
+	tws_sock_tuple(&tuple, child);
+	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
+	c = tws_get_counts(tuple.netns);
+	if (!tws_want(c, TWS_KIND_SYN, &tuple, &owner))
+		return;
+	e = tws_reserve(c, TWS_KIND_SYN, struct tws_syn);
+	if (!e)
+		return;
+	e->tuple = tuple;
+	e->owner = owner;
+	e->validated = 1;
+	e->opt.saw_tstamp = BPF_CORE_READ(tp, rx_opt.ts_recent_stamp) != 0;
+	e->opt.tsval = BPF_CORE_READ(tp, rx_opt.ts_recent);
+	tws_submit(e, sizeof(*e));
+}
+
+/* One more SYN of this connect() was refused. */
+static __always_inline void tws_syn_refused(const struct sock *sk,
+					    enum tws_signature signature)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 key = (__u64)sk;
+	struct tws_syn_refused *e;
+	struct tws_tally *c;
+	struct tws_owner owner;
+	struct tws_tuple tuple;
+	struct tws_sock *s;
+	__u32 attempts;
+
+	tws_sock_tuple(&tuple, sk);
+	s = bpf_map_lookup_elem(&tws_socks, &key);
+	tws_socket_owner(&owner, s, &tuple);
+	if (s)
+		attempts = ++s->attempts; /* under the socket's lock */
+	else
+		attempts = BPF_CORE_READ((struct inet_connection_sock *)sk,
+					 icsk_retransmits);
+	c = tws_get_counts(tuple.netns);
+	if (!tws_want(c, TWS_KIND_SYN_REFUSED, &tuple, &owner))
+		return;
+	e = tws_reserve(c, TWS_KIND_SYN_REFUSED, struct tws_syn_refused);
+	if (!e)
+		return;
+	e->tuple = tuple;
+	e->owner = owner;
+	e->signature = signature;
+	e->attempts = attempts;
+	if (s && s->syn_ns && now > s->syn_ns)
+		e->delay_ns = now - s->syn_ns;
+	tws_submit(e, sizeof(*e));
+}
+
+/* The last SYN of a connect() that timed out. */
+static __always_inline void tws_syn_unanswered(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct tws_sock *s = bpf_map_lookup_elem(&tws_socks, &key);
+
+	if (!s || !s->challenged)
+		tws_syn_refused(sk, TWS_SIGNATURE_SILENCE);
+}
+
+#endif

@@ -70,7 +70,8 @@ test: ## Run every test that this machine can run, and say which it cannot
 
 # The packages whose tests ask for root, by their own words, so that no list of
 # them can be out of date.
-VM_PKGS ?= $(patsubst %/,./%,$(sort $(dir $(shell grep -rlE '\bRoot\((t|b|tb)\)' --include='*_test.go' cmd internal))))
+VM_PKGS ?= $(patsubst %/,./%,$(sort $(dir $(shell \
+	grep -rlE '\bRoot\((t|b|tb)\)|\bos\.Geteuid\(\)' --include='*_test.go' cmd internal 2>/dev/null))))
 KERNELS ?=
 
 .PHONY: test-kernels
@@ -97,6 +98,10 @@ bench-go: ## Run the Go benchmarks, BENCH=regexp
 .PHONY: generate
 generate: need-clang ## Rebuild the BPF objects and their Go types (clang 14, llvm, libbpf-dev)
 	BPF2GO_CC=$(CLANG) BPF2GO_STRIP=$(LLVM_STRIP) $(GO) generate ./internal/bpf
+
+.PHONY: btf
+btf: ## Rebuild the stored kernel BTFs from Debian's kernel packages
+	$(GO) run ./testdata/btf/gen
 
 # In a copy, so that it tells the truth whatever git thinks of the work tree,
 # and proves that the objects do not depend on where they are built.

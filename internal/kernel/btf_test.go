@@ -3,13 +3,13 @@
 package kernel
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // fakeBTF returns the BTF of a kernel that has these types.
@@ -171,9 +171,8 @@ func TestTWCountingAndTSOffset(t *testing.T) {
 
 // TestLocalBTF checks what has been so in every kernel with BTF.
 func TestLocalBTF(t *testing.T) {
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("this kernel has no BTF")
-	}
+	_, err := os.Stat("/sys/kernel/btf/vmlinux")
+	testutil.SkipUnless(t, err == nil, "the kernel has no BTF")
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {
 		t.Fatal(err)

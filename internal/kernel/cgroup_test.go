@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // testCgroups returns the cgroup v2 hierarchy of this host.
@@ -18,9 +20,7 @@ func testCgroups(t *testing.T) (*Cgroups, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Cgroup2 == "" {
-		t.Skip("no cgroup v2 hierarchy is mounted")
-	}
+	testutil.SkipUnless(t, f.Cgroup2 != "", "no cgroup v2 hierarchy is mounted")
 	return NewCgroups(f.Cgroup2), f.Cgroup2
 }
 
@@ -37,9 +37,7 @@ func makeCgroup(t *testing.T, mount, path string) string {
 
 func TestCgroupsThereAndBack(t *testing.T) {
 	c, mount := testCgroups(t)
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make a cgroup")
-	}
+	testutil.Root(t)
 	top := fmt.Sprintf("/twscope-test-%d", os.Getpid())
 	makeCgroup(t, mount, top)
 	dir := makeCgroup(t, mount, top+"/a b")
@@ -77,9 +75,7 @@ func TestCgroupsRoot(t *testing.T) {
 
 func TestCgroupsPathOfTheDead(t *testing.T) {
 	c, mount := testCgroups(t)
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make a cgroup")
-	}
+	testutil.Root(t)
 	known := fmt.Sprintf("/twscope-test-%d-known", os.Getpid())
 	unknown := fmt.Sprintf("/twscope-test-%d-unknown", os.Getpid())
 	knownDir, unknownDir := makeCgroup(t, mount, known), makeCgroup(t, mount, unknown)
@@ -109,9 +105,7 @@ func TestCgroupsPathOfTheDead(t *testing.T) {
 
 func TestCgroupsCacheIsBounded(t *testing.T) {
 	c, _ := testCgroups(t)
-	if os.Geteuid() != 0 {
-		t.Skip("needs CAP_DAC_READ_SEARCH")
-	}
+	testutil.Root(t)
 	for id := range uint64(maxCgroupPaths) {
 		c.paths[1<<40+id] = "/x"
 	}

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // TestTWCountingHere compares what the BTF says with what the kernel does: it
@@ -23,36 +27,31 @@ func TestTWCountingHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := os.DirFS("/")
-	err = ns.Do(func() error {
+	var before Counters
+	err = ns.Do(func() (err error) {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
-		before, err := ReadCounters(root, "proc/thread-self/net")
-		if err != nil {
+		if before, err = ReadCounters(os.DirFS("/"), "proc/thread-self/net"); err != nil {
 			return err
 		}
-		if err := closeOneConnection(); err != nil {
-			return err
-		}
-		if err := waitForTimeWait(); err != nil {
-			return err
-		}
-		after, err := ReadCounters(root, "proc/thread-self/net")
-		if err != nil {
-			return err
-		}
-		var want int64
-		if NewBTF(spec).TWCounting() == TWCountedAtCreation {
-			want = 1
-		}
-		if got, ok := after.Delta(before, "TW"); got != want || !ok {
-			t.Errorf("one socket in TIME_WAIT: TW has grown by %d (%v), want %d", got, ok, want)
-		}
-		return nil
+		return closeOneConnection()
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	inNS := os.DirFS(fmt.Sprintf("/proc/%d", ns.PID))
+	testutil.Eventually(t, 10*time.Second, func() bool { return inTimeWait(inNS) }, "no socket is in TIME_WAIT")
+	after, err := ReadCounters(inNS, "net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want int64
+	if NewBTF(spec).TWCounting() == TWCountedAtCreation {
+		want = 1
+	}
+	if got, ok := after.Delta(before, "TW"); got != want || !ok {
+		t.Errorf("one socket in TIME_WAIT: TW has grown by %d (%v), want %d", got, ok, want)
 	}
 }
 
@@ -92,19 +91,16 @@ func closeOneConnection() error {
 	return errors.Join(err, server.Close())
 }
 
-// waitForTimeWait returns once /proc/net/tcp shows a socket in state 06. The
-// server's FIN goes over loopback within its close(), so it does not wait long.
-func waitForTimeWait() error {
-	for range 1000 {
-		text, err := os.ReadFile("/proc/thread-self/net/tcp")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); len(f) > 3 && f[3] == "06" {
-				return nil
-			}
+// inTimeWait reports whether a process's net/tcp shows a socket in state 06.
+func inTimeWait(process fs.FS) bool {
+	text, err := fs.ReadFile(process, "net/tcp")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 3 && f[3] == "06" {
+			return true
 		}
 	}
-	return fmt.Errorf("no socket came to be in TIME_WAIT")
+	return false
 }

@@ -26,8 +26,8 @@ type Namespace struct {
 // Namespaces is one scan for network namespaces.
 type Namespaces struct {
 	List []Namespace // by inode
-	// Unreadable counts the processes whose namespace we may not see, for
-	// want of CAP_SYS_PTRACE.
+	// Unreadable counts the processes whose namespace we may not see, because
+	// we lack CAP_SYS_PTRACE or a security module forbids it.
 	Unreadable int
 }
 

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -14,18 +15,32 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
+
+// holdStdin in the environment makes the test binary wait for the end of its
+// standard input and do nothing else.
+const holdStdin = "TWSCOPE_TEST_HOLD_STDIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(holdStdin) != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // startInNewNetNS starts a process in a network namespace of its own. It ends
 // with the test, however the test ends, because its standard input does.
 func startInNewNetNS(t *testing.T) Namespace {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make a network namespace")
-	}
-	cmd := exec.CommandContext(t.Context(), "cat")
+	testutil.Root(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), holdStdin+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -144,12 +159,13 @@ func TestDoLeavesNoThreadInside(t *testing.T) {
 
 func TestOnOtherThreadFromTheMainThread(t *testing.T) {
 	// Goroutines that hold their threads use up the idle ones, until one of
-	// them has the main thread.
+	// them has the main thread, once that is done with waiting for the network
+	// or a timer on behalf of the runtime.
 	release := make(chan struct{})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(release)
-	for range 1000 {
+	testutil.Eventually(t, 10*time.Second, func() bool {
 		onMain := make(chan bool)
 		wg.Go(func() {
 			runtime.LockOSThread()
@@ -166,11 +182,8 @@ func TestOnOtherThreadFromTheMainThread(t *testing.T) {
 			onMain <- main
 			<-release
 		})
-		if <-onMain {
-			return
-		}
-	}
-	t.Error("no goroutine came to run on the main thread")
+		return <-onMain
+	}, "no goroutine came to run on the main thread")
 }
 
 func TestDoRefusesAnotherNamespace(t *testing.T) {
@@ -201,14 +214,11 @@ func TestDoReturnsTheError(t *testing.T) {
 }
 
 func TestFindNamespacesHere(t *testing.T) {
+	testutil.NoLeakedFDs(t) // an open one would keep its namespace alive
 	ns := startInNewNetNS(t)
-	before := openFiles(t)
 	all, err := FindNamespaces(os.DirFS("/"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	if after := openFiles(t); after != before {
-		t.Errorf("%d files are open after the scan, %d before", after, before)
 	}
 	if got, ok := all.Find(ns.Inode); !ok || got.PID != ns.PID || got.Path != ns.Path {
 		t.Errorf("Find = %+v, %v, want %+v", got, ok, ns)
@@ -223,15 +233,6 @@ func TestFindNamespacesHere(t *testing.T) {
 	}
 }
 
-func openFiles(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 // TestNamedNamespace runs itself again in a mount namespace of its own, where
 // a /run/netns can be made without a trace on the host.
 func TestNamedNamespace(t *testing.T) {
@@ -240,9 +241,7 @@ func TestNamedNamespace(t *testing.T) {
 		namedNamespace(t)
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount")
-	}
+	testutil.Root(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNamedNamespace$", "-test.v")
 	cmd.Env = append(os.Environ(), child+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
@@ -253,6 +252,7 @@ func TestNamedNamespace(t *testing.T) {
 }
 
 func namedNamespace(t *testing.T) {
+	t.Helper()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

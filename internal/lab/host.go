@@ -185,7 +185,7 @@ func (h *Host) FD() int { return int(h.ns.Fd()) }
 // namespace. A panic of fn is raised again in the caller.
 func (h *Host) Do(fn func() error) error {
 	var (
-		err      error
+		err      = errGoexit // unless call returns
 		panicked any
 		done     = make(chan struct{})
 	)
@@ -232,7 +232,7 @@ func (h *Host) Sysctl(name, value string) error {
 		if err != nil {
 			return err
 		}
-		if inode != h.inode || h.lab.outside[inode] {
+		if h.lab == nil || inode != h.inode || h.lab.outside[inode] {
 			return fmt.Errorf("sysctl %s: refused, namespace %d is not that of host %s", name, inode, h.name)
 		}
 		// Without O_CREATE and O_TRUNC, which os.WriteFile would add.

@@ -17,11 +17,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newLab(t *testing.T, opts ...Option) *Lab {
+func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces")
 	}
+}
+
+func newLab(t *testing.T, opts ...Option) *Lab {
+	t.Helper()
+	needRoot(t)
 	l, err := New(t.Context(), "test", opts...)
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })

@@ -30,30 +30,54 @@ func (h *Host) Masquerade(out *End, o MasqOptions) error {
 	if o.PortLow > o.PortHigh || (o.PortLow == 0) != (o.PortHigh == 0) {
 		return fmt.Errorf("host %s: masquerade: port range %d-%d: want 1 <= low <= high", h.name, o.PortLow, o.PortHigh)
 	}
-	masq := &expr.Masq{FullyRandom: o.FullyRandom}
-	match := append(matchMeta(expr.MetaKeyOIFNAME, ifNameBytes(out.Name)),
-		matchMeta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP})...)
-	if o.PortLow != 0 {
-		masq.ToPorts, masq.RegProtoMin, masq.RegProtoMax = true, 1, 2
-		match = append(match,
-			&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(o.PortLow)},
-			&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(o.PortHigh)})
-	}
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		addr := out.Addr4()
+		if family == nftables.TableFamilyIPv6 {
+			addr = out.Addr6()
+		}
+		if !addr.IsValid() {
+			continue
+		}
+		exprs := append(matchMeta(expr.MetaKeyOIFNAME, ifNameBytes(out.Name)),
+			matchMeta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP})...)
+		exprs = append(exprs, o.translate(addr)...)
 		err := h.nft(func(c *nftables.Conn) {
 			t := c.AddTable(&nftables.Table{Family: family, Name: "twscope-nat"})
 			ch := c.AddChain(&nftables.Chain{
 				Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT,
 				Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 			})
-			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: append(match[:len(match):len(match)], masq)})
+			c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: exprs})
 		})
 		if err != nil {
 			return missing(fmt.Errorf("host %s: masquerade: %w", h.name, err),
-				"CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_MASQ, modules nf_tables, nft_chain_nat and nft_masq")
+				"CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_MASQ, modules nf_tables, nft_chain_nat, nft_nat and nft_masq")
 		}
 	}
 	return nil
+}
+
+// translate ends a masquerading rule. A masq expression of package expr cannot
+// hold a port range together with its flags, so with a range it is the
+// equivalent translation to the interface's address: the kernel picks the port
+// in the same function, nf_nat_setup_info.
+func (o *MasqOptions) translate(addr netip.Addr) []expr.Any {
+	if o.PortLow == 0 {
+		return []expr.Any{&expr.Masq{FullyRandom: o.FullyRandom}}
+	}
+	family := uint32(unix.NFPROTO_IPV4)
+	if addr.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: addr.AsSlice()},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(o.PortLow)},
+		&expr.Immediate{Register: 3, Data: binaryutil.BigEndian.PutUint16(o.PortHigh)},
+		&expr.NAT{
+			Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: 1, RegAddrMax: 1,
+			RegProtoMin: 2, RegProtoMax: 3, FullyRandom: o.FullyRandom, Specified: true,
+		},
+	}
 }
 
 // ConntrackTimeWait sets how long the gateway remembers a closed connection.

@@ -36,9 +36,8 @@ func onOwnThread(fn func()) {
 var errGoexit = errors.New("function left by runtime.Goexit (a test's FailNow inside Do?)")
 
 // call runs fn and turns a panic into a value, to be raised again by the
-// goroutine that asked for the call: its deferred functions close the lab.
+// goroutine that asked for the call, whose deferred functions close the lab.
 func call(fn func() error) (err error, panicked any) {
-	err = errGoexit
 	defer func() {
 		if r := recover(); r != nil {
 			panicked = fmt.Sprintf("%v\n\n%s", r, debug.Stack())

@@ -3,7 +3,7 @@
 // Command gen makes the reduced kernel BTFs against which the CO-RE relocations of all BPF programs are tried without
 // root: it takes the type information out of Debian's kernel images and keeps what the programs may ask for.
 //
-// Run it at the top of the repository, by "make btf". Each result, testdata/btf/SERIES-ARCH.btf.gz, is a raw BTF blob under
+// Run it at the top of the repository: go run ./testdata/btf/gen. Each result, testdata/btf/SERIES-ARCH.btf.gz, is a raw BTF blob under
 // gzip, whose header names the kernel release.
 package main
 

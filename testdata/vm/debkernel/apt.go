@@ -3,7 +3,6 @@
 package debkernel
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -146,10 +145,8 @@ func parsePackages(text []byte) map[string]pkg {
 		}
 		name, p = "", pkg{}
 	}
-	s := bufio.NewScanner(bytes.NewReader(text))
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		key, value, _ := strings.Cut(s.Text(), ": ")
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimRight(line, "\n"), ": ")
 		switch key {
 		case "Package":
 			flush()

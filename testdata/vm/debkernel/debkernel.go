@@ -75,7 +75,10 @@ func (c *Cache) Get(ctx context.Context, arch string, series []string) ([]Kernel
 func (k *Kernel) Image() string { return filepath.Join(k.Dir, "vmlinuz") }
 
 func (c *Cache) fetch(ctx context.Context, root, arch string, series []string) error {
-	a, err := newApt(ctx, filepath.Join(c.Dir, "apt-"+arch), arch, c.Mirror)
+	dir := filepath.Join(c.Dir, "apt-"+arch)
+	// The lists are larger than the kernels, and stale by the time the next kernel is wanted.
+	defer os.RemoveAll(dir)
+	a, err := newApt(ctx, dir, arch, c.Mirror)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,9 @@ func filter(ctx context.Context, data []byte, from, tool string, args ...string)
 	return out, nil
 }
 
+// minBTF is well below the size, in bytes, of any kernel's BTF and above that of other blobs that an image may hold.
+const minBTF = 1 << 20
+
 // findBTF takes the section .BTF of an ELF file; an arm64 Image has no sections, so there it is searched for.
 func findBTF(kernel []byte) ([]byte, error) {
 	if f, err := elf.NewFile(bytes.NewReader(kernel)); err == nil {
@@ -119,7 +122,7 @@ func findBTF(kernel []byte) ([]byte, error) {
 		if err != nil || le.Uint32(h[4:]) < headerLen {
 			continue
 		}
-		if _, err := btf.LoadSpecFromReader(bytes.NewReader(blob)); err == nil && len(blob) > 1<<20 {
+		if _, err := btf.LoadSpecFromReader(bytes.NewReader(blob)); err == nil && len(blob) >= minBTF {
 			return blob, nil
 		}
 	}

@@ -92,7 +92,8 @@ func bootKernel(ctx context.Context, o *options, k *debkernel.Kernel, load *gues
 		}
 	}
 	if res.failure != "" {
-		fmt.Fprintf(out, "  FAIL: %s\n  end of %s:\n%s", res.failure, console, tail(console, 40))
+		res.reportBroken(out)
+		fmt.Fprintf(out, "  end of %s:\n%s", console, tail(console, 40))
 	}
 	return res, res.closeLogs()
 }
@@ -146,6 +147,11 @@ func tail(name string, lines int) string {
 	if err != nil {
 		return "  " + err.Error() + "\n"
 	}
+	return quote(text, lines)
+}
+
+// quote indents the last lines of a text.
+func quote(text []byte, lines int) string {
 	all := strings.Split(strings.TrimRight(strings.ReplaceAll(string(text), "\r", ""), "\n"), "\n")
 	var b strings.Builder
 	for _, l := range all[max(0, len(all)-lines):] {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -124,11 +125,20 @@ func (r *runResult) report(out io.Writer) {
 		verdict = strings.TrimSpace(fmt.Sprintf("FAIL exit code %d %s", r.code, r.why))
 	}
 	fmt.Fprintf(out, "  %-28s %-11s %6.1f s  %s%s\n", r.name, r.rung, r.took.Seconds(), verdict, r.tally())
-	if !r.passed() {
-		for line := range strings.Lines(string(r.output)) {
-			fmt.Fprintf(out, "  | %s\n", strings.TrimRight(line, "\r\n"))
-		}
+	if !r.passed() && len(r.output) > 0 {
+		fmt.Fprint(out, quote(r.output, math.MaxInt32))
 	}
+}
+
+// reportBroken tells during which run the machine was lost.
+func (b *bootResult) reportBroken(out io.Writer) {
+	fmt.Fprintf(out, "  FAIL: %s\n", b.failure)
+	i := slices.IndexFunc(b.runs, func(r *runResult) bool { return !r.exited })
+	if b.release == "" || i < 0 {
+		return
+	}
+	r := b.runs[i]
+	fmt.Fprintf(out, "  during %s %s, which had printed:\n%s", r.name, r.rung, quote(r.output, 60))
 }
 
 // tally counts verdicts of tests, so that a run which passes because all was skipped does not go unseen.

@@ -280,7 +280,8 @@ func getFuncRet() error {
 		Instructions: asm.Instructions{
 			asm.Mov.Reg(asm.R2, asm.RFP),
 			asm.Add.Imm(asm.R2, -8),
-			asm.StoreImm(asm.RFP, -8, 0, asm.DWord),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.StoreMem(asm.RFP, -8, asm.R3, asm.DWord),
 			asm.FnGetFuncRet.Call(),
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Return(),

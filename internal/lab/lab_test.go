@@ -62,7 +62,11 @@ func busyLab(t *testing.T, ctx context.Context, name string) *Lab {
 func TestNothingIsLeft(t *testing.T) {
 	needRoot(t)
 	must(t, busyLab(t, t.Context(), "warm-up").Close()) // the Go runtime keeps some descriptors from here on
-	before := takeFootprint(t)
+	var before footprint
+	eventually(t, "the threads of the first lab have ended", func() bool {
+		before = takeFootprint(t)
+		return len(before.namespaces) == 1
+	})
 	for _, tc := range []struct {
 		name string
 		end  func(l *Lab, cancel func())
@@ -80,8 +84,14 @@ func TestNothingIsLeft(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			tc.end(busyLab(t, ctx, "leaves-nothing"), cancel)
+			var after footprint
+			defer func() {
+				if t.Failed() {
+					t.Logf("before %+v, after %+v", before, after)
+				}
+			}()
 			eventually(t, "no descriptors, links or namespaces left", func() bool {
-				after := takeFootprint(t)
+				after = takeFootprint(t)
 				return after.fds <= before.fds && slices.Equal(after.links, before.links) &&
 					slices.Equal(after.namespaces, before.namespaces)
 			})

@@ -95,15 +95,14 @@ func TestFastLoadIsCountedByTheKernel(t *testing.T) {
 		t.Errorf("percentiles are not in order: %+v", res)
 	}
 	eventually(t, "server has closed all", func() bool { return sv.Stats().Closed == n })
-	if tw := len(timeWaits(t, h)); tw != n {
-		t.Errorf("%d TIME_WAIT, want %d: %v", tw, n, netstat(t, h).Since(before))
-	}
 	grown := netstat(t, h).Since(before)
 	if got := grown["Tcp.ActiveOpens"]; got != n {
 		t.Errorf("kernel counted %d active opens, want %d", got, n)
 	}
-	if got := grown["Tcp.OutRsts"]; got != 0 {
-		t.Errorf("kernel sent %d RSTs, want none", got)
+	// See Load.NoWait: a few TIME_WAIT sockets end by RST, each counted.
+	tw, rst := uint64(len(timeWaits(t, h))), grown["Tcp.OutRsts"]
+	if tw+rst != n || rst > n/100 {
+		t.Errorf("%d sockets in TIME_WAIT and %d RSTs sent, want %d together and few RSTs: %v", tw, rst, n, grown)
 	}
 }
 
@@ -192,7 +191,7 @@ func TestBacklogFills(t *testing.T) {
 	sv := serve(t, p.server, Server{NeverAccept: true, Backlog: 1})
 	before := netstat(t, p.server)
 	res := run(t, p.client, Load{
-		Dial:    Dial{Timeout: 200 * time.Millisecond},
+		Dial:    Dial{Timeout: time.Second},
 		Targets: sv.Targets(p.link.B.Addr4()), Connections: 4, ClosesFirst: true, NoWait: true,
 	})
 	if res.Connected != 2 || res.Failed["EINPROGRESS"] != 2 {
@@ -300,8 +299,11 @@ func BenchmarkConnect(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root: it makes network namespaces")
 	}
-	for _, serverFirst := range []bool{false, true} {
-		b.Run(fmt.Sprintf("serverFirst=%t", serverFirst), func(b *testing.B) {
+	for _, tc := range []struct {
+		name                string
+		serverFirst, noWait bool
+	}{{"client first", false, false}, {"client first no wait", false, true}, {"server first", true, false}} {
+		b.Run(tc.name, func(b *testing.B) {
 			l, err := New(b.Context(), "bench")
 			if err != nil {
 				b.Fatal(err)
@@ -311,12 +313,12 @@ func BenchmarkConnect(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			sv, err := h.Serve(Server{Ports: 4, ClosesFirst: serverFirst})
+			sv, err := h.Serve(Server{Ports: 4, ClosesFirst: tc.serverFirst})
 			if err != nil {
 				b.Fatal(err)
 			}
 			res, err := h.Run(b.Context(), Load{
-				Targets: fastTargets(sv), Connections: b.N, Concurrency: 2, ClosesFirst: !serverFirst, NoWait: true,
+				Targets: fastTargets(sv), Connections: b.N, Concurrency: 2, ClosesFirst: !tc.serverFirst, NoWait: tc.noWait,
 			})
 			if err != nil || res.Connected != b.N {
 				b.Fatalf("%+v: %v", res, err)

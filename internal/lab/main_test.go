@@ -14,6 +14,9 @@ const waitLimit = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	Main()
+	if os.Getenv(killedEnv) != "" {
+		buildLabAndHang()
+	}
 	os.Exit(m.Run())
 }
 

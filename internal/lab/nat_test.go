@@ -145,8 +145,8 @@ func TestDrop(t *testing.T) {
 			}
 			sv := serve(t, p.server, Server{Ports: 2})
 			targets := sv.Targets(dst)
-			connect := func(target netip.AddrPort) error {
-				c, err := p.client.Connect(Dial{Timeout: 100 * time.Millisecond}, target)
+			connect := func(target netip.AddrPort, limit time.Duration) error {
+				c, err := p.client.Connect(Dial{Timeout: limit}, target)
 				if err != nil {
 					return err
 				}
@@ -155,15 +155,15 @@ func TestDrop(t *testing.T) {
 			rule := must1[*Rule](t)(p.server.Drop(Match{
 				Hook: Input, Src: src, Dst: dst, DstPort: targets[0].Port(), FlagMask: SYN | ACK, Flags: SYN,
 			}))
-			if err := connect(targets[0]); !errors.Is(err, unix.EINPROGRESS) {
+			if err := connect(targets[0], 100*time.Millisecond); !errors.Is(err, unix.EINPROGRESS) {
 				t.Errorf("connect to the dropped port: %v, want the timeout", err)
 			}
-			must(t, connect(targets[1]))
+			must(t, connect(targets[1], waitLimit))
 			if got := must1[uint64](t)(rule.Packets()); got == 0 {
 				t.Error("the rule dropped nothing")
 			}
 			must(t, rule.Remove())
-			must(t, connect(targets[0]))
+			must(t, connect(targets[0], waitLimit))
 		})
 	}
 	p := newPair(t)

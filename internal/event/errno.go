@@ -15,16 +15,16 @@ import (
 // returns a greater one.
 const maxErrno = 4095
 
-// errnoName returns the name of an errno, such as "EADDRNOTAVAIL", and "E" with
+// ErrnoName returns the name of an errno, such as "EADDRNOTAVAIL", and "E" with
 // the number for one without a name.
-func errnoName(n int32) string {
+func ErrnoName(n int32) string {
 	if s := unix.ErrnoName(syscall.Errno(uint32(n))); s != "" {
 		return s
 	}
 	return "E" + strconv.FormatInt(int64(n), 10)
 }
 
-// parseErrno is the inverse of errnoName.
+// parseErrno is the inverse of ErrnoName.
 func parseErrno(s string) (int32, error) {
 	digits, ok := strings.CutPrefix(s, "E")
 	if !ok {

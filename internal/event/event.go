@@ -76,6 +76,9 @@ type Socket struct {
 	Owner  Owner
 }
 
+// Connection returns the socket of an event that has one.
+func (s *Socket) Connection() *Socket { return s }
+
 // Role tells which side of a connection this host is.
 type Role uint8
 

@@ -75,7 +75,7 @@ func (c *ConnectFail) MarshalZerologObject(e *zerolog.Event) { c.members(e, new(
 func (c *ConnectFail) members(e *zerolog.Event, s *scratch) {
 	s.begin(e, c.Time, KindConnectFail)
 	s.socket(e, &c.Socket)
-	e.Str("errno", errnoName(c.Errno)).Bool("inferred", c.Inferred).
+	e.Str("errno", ErrnoName(c.Errno)).Bool("inferred", c.Inferred).
 		Uint16("range_low", c.RangeLow).Uint16("range_high", c.RangeHigh)
 }
 

@@ -29,8 +29,11 @@ func (r *Reader) await(ctx context.Context, s *source) (more bool, err error) {
 			return more, err
 		}
 		if moved {
-			return false, r.queueNext(s)
+			if queued, err := r.queueNext(s); queued || err != nil {
+				return false, err
+			}
 		}
+		r.opts.Idle()
 		timer := time.NewTimer(r.opts.Poll)
 		select {
 		case <-ctx.Done():
@@ -78,25 +81,52 @@ func (r *Reader) grown(s *source) (bool, error) {
 }
 
 // queueNext queues the files that follow s: those between it and the log, when
-// more than one rotation has happened, and the log.
-func (r *Reader) queueNext(s *source) error {
+// more than one rotation has happened, and the log. It answers with false if
+// the log is being rotated again just now.
+func (r *Reader) queueNext(s *source) (bool, error) {
+	log, err := openSource(r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	between, err := r.between(s, log)
+	if err != nil {
+		return false, errors.Join(err, log.close())
+	}
+	r.files = append(append(r.files, between...), log)
+	return true, nil
+}
+
+// between returns the old files that are younger than s, oldest first, without
+// the log, which may have become one meanwhile. When s is no longer among the
+// old files nobody can tell how many were written since: then there are none.
+func (r *Reader) between(s, log *source) ([]*source, error) {
 	list, err := oldFiles(r.path)
 	if err != nil {
-		return fmt.Errorf("list the old files of %s: %w", r.path, err)
+		return nil, fmt.Errorf("list the old files of %s: %w", r.path, err)
 	}
-	mine := -1
-	for i, o := range list {
-		if info, err := os.Stat(o.path); err == nil && os.SameFile(info, s.info) {
-			mine = i
+	var younger []string
+	for _, o := range list {
+		info, err := os.Stat(o.path)
+		if err == nil && os.SameFile(info, s.info) {
+			return openAvailable(younger), nil
+		}
+		if err == nil && !os.SameFile(info, log.info) {
+			younger = append([]string{o.path}, younger...)
 		}
 	}
-	for i := mine - 1; i >= 0; i-- {
-		if err := r.push(list[i].path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	return nil, nil
+}
+
+// openAvailable opens the files that are still there.
+func openAvailable(paths []string) []*source {
+	var list []*source
+	for _, path := range paths {
+		if f, err := openSource(path); err == nil {
+			list = append(list, f)
 		}
 	}
-	if err := r.push(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return list
 }

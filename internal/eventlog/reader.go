@@ -29,7 +29,8 @@ var (
 )
 
 // LineError tells which line of a log cannot be read. It is not fatal: Next
-// can be called again and goes on with the next line.
+// can be called again and goes on with the next line or, if the file itself is
+// damaged there, with the next file.
 type LineError struct {
 	File string
 	Line int // from 1
@@ -46,6 +47,9 @@ type ReadOptions struct {
 	All    bool          // the old files first, oldest to youngest
 	Follow bool          // wait for growth and go on with the next file after a rotation
 	Poll   time.Duration // of Follow; default DefaultPoll
+	// Idle is called when Follow has read all that there is, before each wait;
+	// default: nothing.
+	Idle func()
 }
 
 // Reader reads an event log, line by line. It must not be used by two
@@ -76,6 +80,9 @@ func NewReader(name string, r io.Reader) *Reader {
 // name the path.
 func OpenReader(path string, opts ReadOptions) (*Reader, error) {
 	setDefault(&opts.Poll, DefaultPoll)
+	if opts.Idle == nil {
+		opts.Idle = func() {}
+	}
 	r := &Reader{opts: opts, path: path}
 	// Old files move on while they are opened if a rotation comes in between.
 	// Then the log at path is another one afterwards.
@@ -104,35 +111,61 @@ func (r *Reader) openAll() error {
 			if i > 0 && list[i-1].number == list[i].number {
 				continue // the plain twin of a packed file comes next
 			}
-			if err := r.push(list[i].path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s, err := openSource(list[i].path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
 				return err
 			}
+			r.files = append(r.files, s)
 		}
 	}
-	return r.push(r.path)
+	s, err := openSource(r.path)
+	if err != nil {
+		return err
+	}
+	r.files = append(r.files, s)
+	return nil
 }
 
-// push opens a file to be read after the others.
-func (r *Reader) push(path string) error {
+func openSource(path string) (*source, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("open event log: %w", err)
+		return nil, fmt.Errorf("open event log: %w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {
 		err = fmt.Errorf("%s: is a directory: name a file in it", path)
 	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	var in io.Reader = f
-	if err == nil && strings.HasSuffix(path, suffixPacked) {
-		if in, err = gzip.NewReader(f); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
+	if strings.HasSuffix(path, suffixPacked) {
+		in = &unpacker{in: f}
+	}
+	return &source{name: path, file: f, info: info, buf: bufio.NewReaderSize(in, event.MaxLine)}, nil
+}
+
+// unpacker reads a gzip file. It looks at the header with the first Read, so
+// that a damaged file is found in its turn and does not hide the others.
+type unpacker struct {
+	in io.Reader
+	z  *gzip.Reader
+}
+
+func (u *unpacker) Read(p []byte) (n int, err error) {
+	if u.z == nil {
+		if u.z, err = gzip.NewReader(u.in); err != nil {
+			return 0, fmt.Errorf("not a complete gzip file: %w", err)
 		}
 	}
-	if err != nil {
-		return errors.Join(err, f.Close())
+	n, err = u.z.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("not a complete gzip file: %w", err)
 	}
-	r.files = append(r.files, &source{name: path, file: f, info: info, buf: bufio.NewReaderSize(in, event.MaxLine)})
-	return nil
+	return n, err
 }
 
 // Close closes the files.
@@ -177,8 +210,9 @@ func (r *Reader) Next(ctx context.Context) (event.Event, error) {
 		case errors.Is(err, ErrLineTooLong):
 			return nil, s.fault(err)
 		case !errors.Is(err, io.EOF):
-			r.files = r.files[1:]
-			return nil, errors.Join(fmt.Errorf("read %s: %w", s.name, err), s.close())
+			r.files, r.part = r.files[1:], nil
+			s.line++
+			return nil, s.fault(errors.Join(err, s.close()))
 		}
 		if ev, err := r.atEnd(ctx, s); ev != nil || err != nil {
 			return ev, err

@@ -299,7 +299,11 @@ struct tws_config {
 	__u8 timewait_at_alloc; /* fexit inet_twsk_alloc tells overflow apart */
 	__u8 sk_storage;	/* tracing programs may use it: 5.11 */
 	__u8 twsk_ends;		/* time_wait_end asks for reasons */
-	__u8 pad[4];
+	/* which PAWS rejects are taken from kfree_skb */
+	__u8 drops_timewait;
+	__u8 drops_established;
+	__u8 drops_syn_recv;
+	__u8 pad[1];
 };
 
 #endif

@@ -32,8 +32,8 @@ int tws_census_timewait(struct bpf_iter__tcp *ctx)
 	if (!skc || BPF_CORE_READ(skc, skc_state) != TCP_TIME_WAIT)
 		return 0;
 	tws_fill_tuple(&e.tuple, skc);
-	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER :
-					       TWS_ROLE_UNKNOWN;
+	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER
+					     : TWS_ROLE_UNKNOWN;
 	e.substate = tws_tw_substate(tw);
 	e.remaining_ms = tws_tw_remaining_ms(tw);
 	stamp = BPF_CORE_READ(tcptw, tw_ts_recent_stamp);

@@ -6,18 +6,32 @@
 #include "../headers/kernel.h"
 
 /*
+ * tws_ctx_arg - an argument of a tp_btf program as a plain number
+ *
+ * Where a tracepoint's pointer may be NULL, some verifiers refuse arithmetic
+ * on it without a check, and others take it for never NULL and delete the
+ * check (c53795d48ee8). A number can be probe-read in any case.
+ */
+static __always_inline __u64 tws_ctx_arg(const __u64 *ctx, int n)
+{
+	__u64 arg = 0;
+
+	bpf_probe_read_kernel(&arg, sizeof(arg), &ctx[n]);
+	return arg;
+}
+
+/*
  * The table of established and TIME_WAIT sockets: per protocol up to 6.0,
  * then per network namespace (d1e5e6408b30 "tcp: Introduce optional per-netns
  * ehash."), when skc_prot->h.hashinfo became NULL for TCP.
  */
-static __always_inline struct inet_hashinfo *
-tws_hashinfo(const struct sock *sk)
+static __always_inline struct inet_hashinfo *tws_hashinfo(const struct sock *sk)
 {
 	struct inet_hashinfo *hashinfo;
 
 	hashinfo = BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
-	if (!hashinfo && bpf_core_field_exists(struct inet_timewait_death_row,
-					       hashinfo))
+	if (!hashinfo &&
+	    bpf_core_field_exists(struct inet_timewait_death_row, hashinfo))
 		hashinfo = BPF_CORE_READ(sk, __sk_common.skc_net.net,
 					 ipv4.tcp_death_row.hashinfo);
 	return hashinfo;
@@ -33,31 +47,32 @@ static __always_inline __u32 tws_net_port_range(const struct net *net)
 	struct local_ports___pair *pair;
 	int range[2] = {};
 
-	if (!bpf_core_field_exists(struct local_ports___pair, range) ||
-	    bpf_core_field_size(struct local_ports___pair, range) ==
-		    sizeof(__u32))
+	/* exists only where the types agree */
+	if (bpf_core_field_exists(struct local_ports, range))
 		return BPF_CORE_READ(net, ipv4.ip_local_ports.range);
-
-	pair = (void *)__builtin_preserve_access_index(&net->ipv4.ip_local_ports);
+	if (!bpf_core_field_exists(struct local_ports___pair, range))
+		return 0;
+	pair = (void *)__builtin_preserve_access_index(
+		&net->ipv4.ip_local_ports);
 	bpf_core_read(&range, sizeof(range), &pair->range);
 	return (__u32)range[0] | (__u32)range[1] << 16;
 }
 
 /*
- * IP_LOCAL_PORT_RANGE of a socket, 0 when not set: absent up to 6.2, a pair of
- * u16 up to 6.7, one u32 since.
+ * IP_LOCAL_PORT_RANGE of a socket, low | high << 16, 0 when not set: absent up
+ * to 6.2, a pair of u16 up to 6.7, one u32 since.
  */
 static __always_inline __u32 tws_sock_port_range(const struct sock *sk)
 {
 	struct inet_sock___pair *pair = (void *)sk;
 	struct inet_sock *inet = (void *)sk;
-	struct local_port_range_pair range = {};
 
-	if (!bpf_core_field_exists(inet->local_port_range))
+	if (bpf_core_field_exists(inet->local_port_range))
+		return BPF_CORE_READ(inet, local_port_range);
+	if (!bpf_core_field_exists(pair->local_port_range))
 		return 0;
-	/* low in the low half either way on a little-endian CPU */
-	bpf_core_read(&range, sizeof(range), &pair->local_port_range);
-	return (__u32)range.lo | (__u32)range.hi << 16;
+	return (__u32)BPF_CORE_READ(pair, local_port_range.lo) |
+	       (__u32)BPF_CORE_READ(pair, local_port_range.hi) << 16;
 }
 
 /*

@@ -39,7 +39,8 @@ struct tws_abi {
 
 const struct tws_abi *tws_abi_unused __attribute__((unused));
 
-static __always_inline struct tws_connecting *tws_connecting_slot(__u64 pid_tgid)
+static __always_inline struct tws_connecting *
+tws_connecting_slot(__u64 pid_tgid)
 {
 	__u32 slot = (__u32)pid_tgid % TWS_CONNECTING_SLOTS;
 
@@ -177,7 +178,8 @@ static __always_inline bool tws_connect_failed_here(const struct sock *sk)
 		return false;
 	if (!slot || slot->pid_tgid != pid_tgid || slot->sk != (__u64)sk)
 		return false;
-	return !BPF_CORE_READ(inet, inet_sport) || !BPF_CORE_READ(tp, write_seq);
+	return !BPF_CORE_READ(inet, inet_sport) ||
+	       !BPF_CORE_READ(tp, write_seq);
 }
 
 /*
@@ -192,7 +194,8 @@ static __always_inline void tws_left_syn_sent(const struct sock *sk)
 	__u64 key = (__u64)sk;
 	struct tws_sock *s;
 
-	if (!BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_tw_reuse) &&
+	if (!BPF_CORE_READ(sk, __sk_common.skc_net.net,
+			   ipv4.sysctl_tcp_tw_reuse) &&
 	    !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) &
 	      SOCK_BINDPORT_LOCK))
 		return;
@@ -221,7 +224,8 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 		tws_on_listen_end(sk);
 		return;
 	case TCP_SYN_SENT:
-		if (tws_cfg.connect_fail_on_state && tws_connect_failed_here(sk))
+		if (tws_cfg.connect_fail_on_state &&
+		    tws_connect_failed_here(sk))
 			tws_connect_failed(sk, EADDRNOTAVAIL, true);
 		else if (tws_cfg.reuse_on_state)
 			tws_left_syn_sent(sk);
@@ -320,7 +324,8 @@ int BPF_PROG(tws_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (parent_tgid != child_tgid &&
 	    bpf_map_lookup_elem(&tws_filter_pid, &parent_tgid))
-		bpf_map_update_elem(&tws_filter_pid, &child_tgid, &yes, BPF_ANY);
+		bpf_map_update_elem(&tws_filter_pid, &child_tgid, &yes,
+				    BPF_ANY);
 	return 0;
 }
 

@@ -32,10 +32,10 @@ static __always_inline struct tws_tally *tws_get_counts(__u32 netns)
  * Atomic although per CPU: a softirq may interrupt a program that runs in
  * process context between its load and its store.
  */
-#define tws_count(c, field)                                       \
-	do {                                                      \
-		if (c)                                            \
-			__sync_fetch_and_add(&(c)->field, 1);     \
+#define tws_count(c, field)                                   \
+	do {                                                  \
+		if (c)                                        \
+			__sync_fetch_and_add(&(c)->field, 1); \
 	} while (0)
 
 static __always_inline bool tws_prefix_matches(void *trie, __u16 port,
@@ -99,18 +99,18 @@ static __always_inline void tws_submit(void *record, __u32 size)
 	bpf_ringbuf_submit(record, flags);
 }
 
-#define tws_reserve(c, kind_, type)                                       \
-	({                                                                \
-		type *record_ = bpf_ringbuf_reserve(&tws_events,          \
-						    sizeof(type), 0);     \
-		if (record_) {                                            \
-			__builtin_memset(record_, 0, sizeof(type));       \
-			record_->h.time_ns = bpf_ktime_get_boot_ns();     \
-			record_->h.kind = kind_;                          \
-		} else {                                                  \
-			tws_count(c, lost[kind_]);                        \
-		}                                                         \
-		record_;                                                  \
+#define tws_reserve(c, kind_, type)                                        \
+	({                                                                 \
+		type *record_ =                                            \
+			bpf_ringbuf_reserve(&tws_events, sizeof(type), 0); \
+		if (record_) {                                             \
+			__builtin_memset(record_, 0, sizeof(type));        \
+			record_->h.time_ns = bpf_ktime_get_boot_ns();      \
+			record_->h.kind = kind_;                           \
+		} else {                                                   \
+			tws_count(c, lost[kind_]);                         \
+		}                                                          \
+		record_;                                                   \
 	})
 
 #endif

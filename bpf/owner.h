@@ -31,7 +31,8 @@ static __always_inline bool tws_cgroup_matches(struct task_struct *task)
 static __always_inline bool tws_owner_matches(struct task_struct *task,
 					      const struct tws_owner *o)
 {
-	if (tws_cfg.filter_pid && !bpf_map_lookup_elem(&tws_filter_pid, &o->pid))
+	if (tws_cfg.filter_pid &&
+	    !bpf_map_lookup_elem(&tws_filter_pid, &o->pid))
 		return false;
 	if (tws_cfg.filter_comm &&
 	    !bpf_map_lookup_elem(&tws_filter_comm, &o->comm))
@@ -93,9 +94,9 @@ tws_find_listener(const struct tws_tuple *t)
  * local port; when several processes do and the child does not tell which,
  * the owner stays unknown.
  */
-static __always_inline enum tws_role
-tws_socket_owner(struct tws_owner *o, const struct tws_sock *s,
-		 const struct tws_tuple *t)
+static __always_inline enum tws_role tws_socket_owner(struct tws_owner *o,
+						      const struct tws_sock *s,
+						      const struct tws_tuple *t)
 {
 	struct tws_listener *l;
 

@@ -29,8 +29,8 @@ tws_packet_tuple(struct tws_tuple *t, struct tws_ip_info *ip,
 		 const struct tws_segment_info *segment,
 		 const struct sk_buff *skb)
 {
-	unsigned char *header = BPF_CORE_READ(skb, head) +
-				BPF_CORE_READ(skb, network_header);
+	unsigned char *header =
+		BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
 	__be32 addr = 0;
 	__u8 version = 0;
 

@@ -27,9 +27,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  *
  * @last_oow: tw_last_oow_ack_time, last_oow_ack_time; in jiffies
  */
-static __always_inline enum tws_reply
-tws_predict_reply(const struct net *net, __u32 last_oow, enum tws_segment kind,
-		  bool has_data)
+static __always_inline enum tws_reply tws_predict_reply(const struct net *net,
+							__u32 last_oow,
+							enum tws_segment kind,
+							bool has_data)
 {
 	__s32 elapsed = (__u32)bpf_jiffies64() - last_oow;
 
@@ -49,9 +50,10 @@ tws_predict_reply(const struct net *net, __u32 last_oow, enum tws_segment kind,
  * The kernel has noted the jiffy in which it sent an ACK. A reject in the same
  * jiffy as an ACK that we have already seen was rate limited.
  */
-static __always_inline enum tws_reply
-tws_reply_sent(const void *sk, __u32 last_oow, enum tws_segment kind,
-	       bool has_data)
+static __always_inline enum tws_reply tws_reply_sent(const void *sk,
+						     __u32 last_oow,
+						     enum tws_segment kind,
+						     bool has_data)
 {
 	__u32 now = bpf_jiffies64();
 	__u64 key = (__u64)sk;
@@ -69,8 +71,8 @@ tws_reply_sent(const void *sk, __u32 last_oow, enum tws_segment kind,
 }
 
 /* How long ago a socket entered TIME_WAIT; before 6.14 only ts_recent tells. */
-static __always_inline void tws_reject_tw_age(struct tws_reject *r,
-					      const struct tcp_timewait_sock *tw)
+static __always_inline void
+tws_reject_tw_age(struct tws_reject *r, const struct tcp_timewait_sock *tw)
 {
 	const struct inet_timewait_sock *itw = &tw->tw_sk;
 
@@ -101,13 +103,14 @@ static __always_inline enum tws_counter tws_timewait_counter(void)
 	/* c449d5f3a3d7 split PAWSTimewait off, in the series that named the
 	 * reason
 	 */
-	return tws_cfg.reason_tw_paws ? TWS_COUNTER_PAWS_TIMEWAIT :
-					TWS_COUNTER_PAWS_ESTAB;
+	return tws_cfg.reason_tw_paws ? TWS_COUNTER_PAWS_TIMEWAIT
+				      : TWS_COUNTER_PAWS_ESTAB;
 }
 
 /* tcp_timewait_state_process() at entry */
 static __always_inline void
-tws_timewait_process(const struct tcp_timewait_sock *tw, const struct sk_buff *skb)
+tws_timewait_process(const struct tcp_timewait_sock *tw,
+		     const struct sk_buff *skb)
 {
 	__s32 stamp = BPF_CORE_READ(tw, tw_ts_recent_stamp);
 	struct tws_segment_info segment;
@@ -121,8 +124,7 @@ tws_timewait_process(const struct tcp_timewait_sock *tw, const struct sk_buff *s
 	r.ts_recent = BPF_CORE_READ(tw, tw_ts_recent);
 	r.has_ts_recent = true;
 	if (!tws_paws_reject(r.ts_recent, r.tsval, stamp, tws_now_s(),
-			     tws_cfg.paws_wrap_s,
-			     segment.flags & TWS_TCP_RST))
+			     tws_cfg.paws_wrap_s, segment.flags & TWS_TCP_RST))
 		return;
 	has_data = tws_has_data(skb, &segment);
 	r.segment = tws_segment_kind(&segment, has_data);
@@ -221,8 +223,9 @@ static __always_inline bool tws_after(__u32 a, __u32 b)
  * timeout allows.
  */
 static __always_inline bool
-tws_disordered_ack(const struct sock *sk, const struct tws_segment_info *segment,
-		   bool pure, __u32 ts_recent)
+tws_disordered_ack(const struct sock *sk,
+		   const struct tws_segment_info *segment, bool pure,
+		   __u32 ts_recent)
 {
 	const struct inet_connection_sock *icsk = (const void *)sk;
 	const struct tcp_sock *tp = (const void *)sk;
@@ -235,8 +238,8 @@ tws_disordered_ack(const struct sock *sk, const struct tws_segment_info *segment
 	window = (__u32)segment->window
 		 << BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.snd_wscale);
 	if (tws_after(segment->seq, wl1) ||
-	    (segment->seq == wl1 && (window > BPF_CORE_READ(tp, snd_wnd) ||
-				     !window)))
+	    (segment->seq == wl1 &&
+	     (window > BPF_CORE_READ(tp, snd_wnd) || !window)))
 		return false;
 	max_age = BPF_CORE_READ(icsk, icsk_rto) * 1200 / tws_cfg.hz;
 	return (__s32)(ts_recent - segment->opt.tsval) <= (__s32)max_age;
@@ -305,10 +308,9 @@ int BPF_KPROBE(tws_kprobe_validate, struct sock *sk, struct sk_buff *skb)
 }
 
 /* The kernel dropped a segment for PAWS on a TIME_WAIT socket. */
-static __always_inline void tws_dropped_tw(const struct tcp_timewait_sock *tw,
-					   const struct sk_buff *skb,
-					   const struct tws_segment_info *segment,
-					   struct tws_reject *r)
+static __always_inline void
+tws_dropped_tw(const struct tcp_timewait_sock *tw, const struct sk_buff *skb,
+	       const struct tws_segment_info *segment, struct tws_reject *r)
 {
 	bool has_data = tws_has_data(skb, segment);
 
@@ -334,9 +336,9 @@ tws_dropped_req(const struct request_sock *req, const struct sk_buff *skb,
 	struct tws_tuple tuple;
 
 	r->where = TWS_WHERE_SYN_RECV;
-	r->counter = r->reason == tws_cfg.reason_tsecr ?
-			     TWS_COUNTER_TSECR_REJECTED :
-			     TWS_COUNTER_PAWS_ESTAB;
+	r->counter = r->reason == tws_cfg.reason_tsecr
+			     ? TWS_COUNTER_TSECR_REJECTED
+			     : TWS_COUNTER_PAWS_ESTAB;
 	r->ts_recent = BPF_CORE_READ(req, ts_recent);
 	r->has_ts_recent = true;
 	r->segment = tws_segment_kind(segment, has_data);
@@ -367,9 +369,9 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 		r->reply = TWS_REPLY_NONE;
 	} else {
 		r->counter = TWS_COUNTER_PAWS_ESTAB;
-		r->reply = tws_reply_sent(sk,
-					  BPF_CORE_READ(tp, last_oow_ack_time),
-					  r->segment, has_data);
+		r->reply =
+			tws_reply_sent(sk, BPF_CORE_READ(tp, last_oow_ack_time),
+				       r->segment, has_data);
 	}
 	tws_reject_stamp(r, BPF_CORE_READ(tp, rx_opt.ts_recent_stamp));
 	tws_sock_tuple(&tuple, sk);
@@ -379,19 +381,16 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 
 static __always_inline bool tws_is_paws_reason(__u32 reason)
 {
-	return reason &&
-	       (reason == tws_cfg.reason_tw_paws ||
-		reason == tws_cfg.reason_paws ||
-		reason == tws_cfg.reason_paws_ack ||
-		reason == tws_cfg.reason_tsecr);
+	return reason && (reason == tws_cfg.reason_tw_paws ||
+			  reason == tws_cfg.reason_paws ||
+			  reason == tws_cfg.reason_paws_ack ||
+			  reason == tws_cfg.reason_tsecr);
 }
 
 /*
  * kfree_skb fires for every dropped packet of the host, so the reason is
  * looked at first. It has the reason since 5.17 and the receiving socket
  * (rx_sk) since 6.11; user space attaches this program only where it has both.
- * The verifiers of some kernels take rx_sk for never NULL although it can be,
- * hence it is only ever probe-read.
  */
 SEC("tp_btf/kfree_skb")
 int tws_kfree_skb(__u64 *ctx)
@@ -408,23 +407,26 @@ int tws_kfree_skb(__u64 *ctx)
 	if (!tws_is_paws_reason(r.reason))
 		return 0;
 	skb = (void *)ctx[0];
-	rx_sk = (void *)ctx[3];
+	rx_sk = (void *)tws_ctx_arg(ctx, 3);
 	if (!tws_read_segment(&segment, skb))
 		return 0;
 	r.tsval = segment.opt.tsval;
 	state = BPF_CORE_READ((struct sock_common *)rx_sk, skc_state);
 	switch (state) {
 	case TCP_TIME_WAIT:
-		tws_dropped_tw(rx_sk, skb, &segment, &r);
+		if (tws_cfg.drops_timewait)
+			tws_dropped_tw(rx_sk, skb, &segment, &r);
 		break;
 	case TCP_NEW_SYN_RECV:
-		tws_dropped_req(rx_sk, skb, &segment, &r);
+		if (tws_cfg.drops_syn_recv)
+			tws_dropped_req(rx_sk, skb, &segment, &r);
 		break;
 	case TCP_SYN_SENT: /* tws_send_reset has it, with the MIB counter */
 	case 0:		   /* no socket */
 		break;
 	default:
-		tws_dropped_sock(rx_sk, skb, &segment, &r);
+		if (tws_cfg.drops_established)
+			tws_dropped_sock(rx_sk, skb, &segment, &r);
 	}
 	return 0;
 }

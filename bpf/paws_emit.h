@@ -81,7 +81,8 @@ static __always_inline __s32 tws_now_s(void)
 	return bpf_ktime_get_ns() / 1000000000;
 }
 
-static __always_inline void tws_reject_stamp(struct tws_reject *r, __s32 stamp_s)
+static __always_inline void tws_reject_stamp(struct tws_reject *r,
+					     __s32 stamp_s)
 {
 	__s32 age_s = tws_now_s() - stamp_s;
 
@@ -99,7 +100,8 @@ tws_paws_syn_sent(const struct sock *sk, const struct sk_buff *skb,
 	struct tws_reject r = {
 		.tsval = segment->opt.tsval,
 		.where = TWS_WHERE_SYN_SENT,
-		.segment = tws_segment_kind(segment, tws_has_data(skb, segment)),
+		.segment =
+			tws_segment_kind(segment, tws_has_data(skb, segment)),
 		.reply = TWS_REPLY_NONE,
 		.counter = TWS_COUNTER_PAWS_ACTIVE,
 		.reason = tws_cfg.reason_paws,

@@ -89,12 +89,13 @@ int BPF_KPROBE(tws_kprobe_subflow6, struct sock *sk, struct sk_buff *skb)
  * tcp_rcv_synsent_state_process() found unacceptable. When it acknowledges
  * none of our SYN, it is the stale ACK of an old connection at the peer. When
  * it does, only its TSecr can be wrong: PAWSActive.
- *
- * sk may be NULL since 6.10, so it is only ever probe-read.
+ * Either pointer may be NULL.
  */
 SEC("tp_btf/tcp_send_reset")
-int BPF_PROG(tws_send_reset, struct sock *sk, struct sk_buff *skb)
+int tws_send_reset(__u64 *ctx)
 {
+	struct sock *sk = (void *)tws_ctx_arg(ctx, 0);
+	struct sk_buff *skb = (void *)tws_ctx_arg(ctx, 1);
 	const struct tcp_sock *tp = (const void *)sk;
 	struct tws_segment_info segment;
 	__u64 key = (__u64)sk;

@@ -37,8 +37,8 @@ static __always_inline __u32 tws_be32(const __u8 *p)
 }
 
 /* Reads an option's value, @len bytes with kind and length, at @option. */
-static __always_inline void
-tws_tcpopt_value(struct tws_tcpopt *opt, __u8 kind, __u8 len, const void *option)
+static __always_inline void tws_tcpopt_value(struct tws_tcpopt *opt, __u8 kind,
+					     __u8 len, const void *option)
 {
 	__u8 value[8] = {};
 
@@ -153,8 +153,8 @@ struct tws_segment_info {
 static __always_inline bool tws_read_segment(struct tws_segment_info *info,
 					     const struct sk_buff *skb)
 {
-	unsigned char *th = BPF_CORE_READ(skb, head) +
-			    BPF_CORE_READ(skb, transport_header);
+	unsigned char *th =
+		BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
 	struct {
 		__be16 source;
 		__be16 dest;

@@ -18,8 +18,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline enum tws_substate tws_substate_of(int state)
 {
-	return state == TCP_FIN_WAIT2 ? TWS_SUBSTATE_FIN_WAIT2 :
-					TWS_SUBSTATE_TIME_WAIT;
+	return state == TCP_FIN_WAIT2 ? TWS_SUBSTATE_FIN_WAIT2
+				      : TWS_SUBSTATE_TIME_WAIT;
 }
 
 /*
@@ -149,7 +149,7 @@ tws_taken_by_connect(const struct inet_timewait_sock *tw)
 	tws_fill_tuple(&old, &tw->__tw_common);
 	tws_fill_tuple(&new, &sk->__sk_common);
 	new.lport = old.lport;
-	if (__builtin_memcmp(&old, &new, sizeof(old)))
+	if (!tws_same_tuple(&old, &new))
 		return NULL;
 	return bpf_map_lookup_elem(&tws_socks, &c->sk);
 }
@@ -197,8 +197,8 @@ static __always_inline void tws_descheduled(const struct inet_timewait_sock *tw)
 	else if (scratch->process_tw != (__u64)tw)
 		scratch->ended_reason = TWS_END_KILLED;
 	else
-		scratch->ended_reason = scratch->process_syn ? TWS_END_SYN :
-							       TWS_END_RESET;
+		scratch->ended_reason =
+			scratch->process_syn ? TWS_END_SYN : TWS_END_RESET;
 	scratch->process_tw = 0;
 }
 
@@ -217,8 +217,9 @@ int BPF_KPROBE(tws_kprobe_deschedule, struct inet_timewait_sock *tw)
 }
 
 /* Remember which segment is being looked at, for tws_descheduled(). */
-static __always_inline void tws_segment_begins(const struct inet_timewait_sock *tw,
-					       const struct sk_buff *skb)
+static __always_inline void
+tws_segment_begins(const struct inet_timewait_sock *tw,
+		   const struct sk_buff *skb)
 {
 	struct tws_scratch *scratch = tws_get_scratch();
 	struct tws_segment_info segment;
@@ -226,8 +227,8 @@ static __always_inline void tws_segment_begins(const struct inet_timewait_sock *
 	if (!scratch || !tws_read_segment(&segment, skb))
 		return;
 	scratch->process_tw = (__u64)tw;
-	scratch->process_syn = (segment.flags & (TWS_TCP_SYN | TWS_TCP_RST)) ==
-			       TWS_TCP_SYN;
+	scratch->process_syn =
+		(segment.flags & (TWS_TCP_SYN | TWS_TCP_RST)) == TWS_TCP_SYN;
 }
 
 SEC("fentry/tcp_timewait_state_process")

@@ -8,9 +8,9 @@
 static __always_inline enum tws_substate
 tws_tw_substate(const struct inet_timewait_sock *tw)
 {
-	return BPF_CORE_READ(tw, tw_substate) == TCP_FIN_WAIT2 ?
-		       TWS_SUBSTATE_FIN_WAIT2 :
-		       TWS_SUBSTATE_TIME_WAIT;
+	return BPF_CORE_READ(tw, tw_substate) == TCP_FIN_WAIT2
+		       ? TWS_SUBSTATE_FIN_WAIT2
+		       : TWS_SUBSTATE_TIME_WAIT;
 }
 
 static __always_inline __u32 tws_jiffies_to_ms(__u64 jiffies)
@@ -19,7 +19,8 @@ static __always_inline __u32 tws_jiffies_to_ms(__u64 jiffies)
 }
 
 /* How long the timer of a TIME_WAIT socket still runs, in ms; 0: it is over. */
-static __always_inline __u32 tws_tw_remaining_ms(const struct inet_timewait_sock *tw)
+static __always_inline __u32
+tws_tw_remaining_ms(const struct inet_timewait_sock *tw)
 {
 	__s64 left = BPF_CORE_READ(tw, tw_timer.expires) - bpf_jiffies64();
 
@@ -59,9 +60,8 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 	e->owner = owner;
 	e->role = role;
 	e->substate = substate;
-	e->timeout_ms = substate == TWS_SUBSTATE_TIME_WAIT ?
-				TCP_TIMEWAIT_LEN_MS :
-				timeout_ms;
+	e->timeout_ms = substate == TWS_SUBSTATE_TIME_WAIT ? TCP_TIMEWAIT_LEN_MS
+							   : timeout_ms;
 	e->connect_ns = s ? s->syn_ns : 0;
 	/* tcp_time_wait() hands both on to the TIME_WAIT socket; a stamp is
 	 * there exactly when timestamps were negotiated
@@ -101,12 +101,12 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 		/* the end of a nulls list is an odd number */
 		if (!node || (__u64)node & 1)
 			return NULL;
-		skc = (void *)node - bpf_core_field_offset(struct sock_common,
-							   skc_nulls_node);
+		skc = (void *)node -
+		      bpf_core_field_offset(struct sock_common, skc_nulls_node);
 		if (BPF_CORE_READ(skc, skc_hash) == hash &&
 		    BPF_CORE_READ(skc, skc_state) == TCP_TIME_WAIT) {
 			tws_fill_tuple(&other, skc);
-			if (!__builtin_memcmp(&other, tuple, sizeof(other)))
+			if (tws_same_tuple(&other, tuple))
 				return (void *)skc;
 		}
 		node = BPF_CORE_READ(node, next);

@@ -54,6 +54,17 @@ static __always_inline void tws_sock_tuple(struct tws_tuple *t,
 		t->lport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
 }
 
+static __always_inline bool tws_same_tuple(const struct tws_tuple *a,
+					   const struct tws_tuple *b)
+{
+	const __u64 *x = (const void *)a;
+	const __u64 *y = (const void *)b;
+
+	_Static_assert(sizeof(*a) == 5 * sizeof(*x), "all of the tuple");
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] &&
+	       x[4] == y[4];
+}
+
 static __always_inline bool tws_is_tcp(const struct sock *sk)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);

@@ -129,13 +129,11 @@ struct inet_sock {
 };
 
 /* include/net/inet_sock.h 6.3 to 6.7 */
-struct local_port_range_pair {
-	__u16 lo;
-	__u16 hi;
-};
-
 struct inet_sock___pair {
-	struct local_port_range_pair local_port_range;
+	struct {
+		__u16 lo;
+		__u16 hi;
+	} local_port_range;
 };
 
 struct inet_connection_sock {

@@ -54,7 +54,10 @@ type connectTwsConfig struct {
 	TimewaitAtAlloc    uint8
 	SkStorage          uint8
 	TwskEnds           uint8
-	Pad                [4]uint8
+	DropsTimewait      uint8
+	DropsEstablished   uint8
+	DropsSynRecv       uint8
+	Pad                [1]uint8
 }
 
 type connectTwsConnectFail struct {

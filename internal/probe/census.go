@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/twscope/twscope/internal/bpf"
+	"github.com/twscope/twscope/internal/event"
+)
+
+// census reads what was there before us.
+type census struct {
+	timewait *link.Iter
+	programs []*ebpf.Program
+}
+
+// openCensus loads the iterators and has the kernel side note who holds the
+// sockets that are open now. Without them twscope works from now on only.
+func (p *Probe) openCensus() {
+	choice := Choice{Observation: Census, Rung: Iterator}
+	if err := p.loadCensus(); err != nil {
+		choice.Rung = None
+		choice.Tried = []Attempt{{Iterator, err}}
+		choice.Lost = "sockets that were in TIME_WAIT before the start, and who opened the connections that were open then"
+	}
+	p.choices = append(p.choices, choice)
+}
+
+func (p *Probe) loadCensus() error {
+	const timewait, holders = "tws_census_timewait", "tws_census_holders"
+	progs, err := p.loader.load("census", []string{timewait, holders}, p.settings)
+	if err != nil {
+		return err
+	}
+	p.census.programs = []*ebpf.Program{progs[timewait], progs[holders]}
+	p.census.timewait, err = link.AttachIter(link.IterOptions{Program: progs[timewait]})
+	if err != nil {
+		return fmt.Errorf("iter/tcp: %w", err)
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: progs[holders]})
+	if err != nil {
+		return fmt.Errorf("iter/task_file: %w", err)
+	}
+	defer it.Close()
+	return drainIter(it, func(io.Reader) error { return nil })
+}
+
+func drainIter(it *link.Iter, read func(io.Reader) error) error {
+	r, err := it.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := read(r); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+// Close detaches the iterators.
+func (c *census) Close() {
+	if c.timewait != nil {
+		c.timewait.Close()
+	}
+	for _, p := range c.programs {
+		p.Close()
+	}
+}
+
+// ReusePolicy is what decides in a network namespace whether connect() may
+// take over a TIME_WAIT socket.
+type ReusePolicy struct {
+	TWReuse int           // net.ipv4.tcp_tw_reuse: 0, 1, or 2 for loopback only
+	Delay   time.Duration // net.ipv4.tcp_tw_reuse_delay; 1 s where there is none
+	// FinWait2Refused: sockets in substate FIN_WAIT2 are never taken over,
+	// since 0d9e5df4a257 (6.12, and stable kernels).
+	FinWait2Refused bool
+}
+
+// CensusTimeWait lists the sockets in TIME_WAIT of the calling thread's
+// network namespace, those that end first first, and tells the reader of them.
+// It reports nothing, and no error, where there is no iterator.
+func (r *Reader) CensusTimeWait(policy ReusePolicy, put func(*event.Census)) error {
+	p := r.probe
+	if p.census.timewait == nil {
+		return nil
+	}
+	var found []bpf.Census
+	err := drainIter(p.census.timewait, func(rd io.Reader) (err error) {
+		found, err = readCensus(rd)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
+	}
+	sort.Slice(found, func(i, j int) bool { return found[i].RemainingMs < found[j].RemainingMs })
+	now := bootNow()
+	for i := range found {
+		c := &found[i]
+		put(r.censusEvent(c, now, policy))
+	}
+	return nil
+}
+
+// CensusTable tells the table of sockets in TIME_WAIT of those that were there
+// before. It must be called by the goroutine that reads.
+func (r *Reader) CensusTable(e *event.Census) {
+	if r.table == nil {
+		return
+	}
+	now := bootNow()
+	left := uint64(e.RemainingMS) * uint64(time.Millisecond)
+	const whole = uint64(60 * time.Second)
+	r.table.enterAged(bpf.Tuple{
+		Laddr: e.Local.Addr().As16(), Lport: e.Local.Port(),
+		Raddr: e.Remote.Addr().As16(), Rport: e.Remote.Port(),
+		Netns: e.NetNS,
+	}, now-min(whole-min(left, whole), now), now+left)
+}
+
+// readCensus reads the iterator's records.
+func readCensus(r io.Reader) ([]bpf.Census, error) {
+	const size = int(unsafe.Sizeof(bpf.Census{}))
+	var found []bpf.Census
+	buf := make([]byte, size)
+	in := bufio.NewReaderSize(r, 64<<10)
+	for {
+		if _, err := io.ReadFull(in, buf); err != nil {
+			if errors.Is(err, io.EOF) {
+				return found, nil
+			}
+			return found, err
+		}
+		c, err := record[bpf.Census](buf)
+		if err != nil {
+			return found, err
+		}
+		found = append(found, *c)
+	}
+}
+
+func (r *Reader) censusEvent(c *bpf.Census, now uint64, policy ReusePolicy) *event.Census {
+	e := &event.Census{
+		Header:      event.Header{Time: r.decoder.clock.UnixNano(now)},
+		Role:        event.Role(c.Role),
+		Substate:    event.Substate(c.Substate),
+		Timestamps:  c.Timestamps != 0,
+		TSRecent:    c.TsRecent,
+		RemainingMS: c.RemainingMs,
+	}
+	e.NetNS = c.Tuple.Netns
+	e.Local = addrPort(c.Tuple.Laddr, c.Tuple.Lport)
+	e.Remote = addrPort(c.Tuple.Raddr, c.Tuple.Rport)
+	e.Reuse, e.ReuseInMS = policy.judge(c)
+	return e
+}
+
+// judge applies tcp_twsk_unique() (net/ipv4/tcp_ipv4.c), for a connect() that
+// chooses its own port, to a socket as the census found it.
+func (p ReusePolicy) judge(c *bpf.Census) (event.Reusable, uint32) {
+	switch {
+	case p.FinWait2Refused && event.Substate(c.Substate) == event.SubstateFinWait2:
+		return event.ReuseRefusedFinWait2, 0
+	case p.TWReuse == 2 && c.Loopback == 0:
+		return event.ReuseRefusedLoopback, 0
+	case c.Timestamps == 0:
+		return event.ReuseRefusedNoTS, 0
+	case p.TWReuse == 0:
+		return event.ReuseRefusedDisabled, 0
+	}
+	delay := uint32(p.Delay / time.Millisecond)
+	age := uint32(max(c.TsRecentAgeS, 0)) * 1000
+	if c.HasEntryAge != 0 {
+		age = c.EntryAgeMs
+	}
+	if age <= delay {
+		return event.ReuseRefusedTooYoung, delay - age + 1
+	}
+	return event.ReusableNow, 0
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/twscope/twscope/internal/bpf"
+	"github.com/twscope/twscope/internal/event"
+)
+
+// Sink takes events. An event is only valid during the call.
+type Sink interface {
+	Put(event.Event)
+}
+
+// Reader is the only reader of the ring.
+type Reader struct {
+	probe   *Probe
+	decoder *decoder
+	table   *table // nil unless a rung needs it
+	sample  ringbuf.Record
+	// DecodeErrors counts records that could not be understood.
+	DecodeErrors uint64
+	// DecodeError is the last of them.
+	DecodeError error
+}
+
+// Reader returns the reader; clock gives events their time.
+func (p *Probe) Reader(clock Clock) *Reader {
+	r := &Reader{
+		probe:   p,
+		decoder: newDecoder(clock, p.facts.reasons.Name, p.cgroupPath),
+	}
+	if p.onTimer(TimeWaitEnd) || p.settings.ReuseOnState != 0 {
+		r.table = newTable(p.onTimer(TimeWaitEnd))
+	}
+	return r
+}
+
+func (p *Probe) onTimer(o Observation) bool {
+	for _, c := range p.choices {
+		if c.Observation == o {
+			return c.Rung == Timer
+		}
+	}
+	return false
+}
+
+func (p *Probe) cgroupPath(id uint64) string {
+	if p.cfg.Cgroups == nil {
+		return ""
+	}
+	return p.cfg.Cgroups.Path(id)
+}
+
+// batchMax is how many records are read before other work gets a turn.
+const batchMax = 4096
+
+// Run reads until ctx is done, and then what is left. Between batches, at
+// least every flush interval, it calls idle, which may use the sink too.
+func (r *Reader) Run(ctx context.Context, sink Sink, idle func()) error {
+	for ctx.Err() == nil {
+		if err := r.batch(sink, time.Now().Add(flushInterval)); err != nil {
+			return err
+		}
+		idle()
+	}
+	return nil
+}
+
+// Drain reads what is in the ring now.
+func (r *Reader) Drain(sink Sink) error {
+	for r.probe.reader.AvailableBytes() > 0 {
+		if err := r.batch(sink, time.Now()); err != nil {
+			return err
+		}
+	}
+	r.expire(sink, bootNow())
+	return nil
+}
+
+func (r *Reader) batch(sink Sink, deadline time.Time) error {
+	ring := r.probe.reader
+	ring.SetDeadline(deadline)
+	for range batchMax {
+		err := ring.ReadInto(&r.sample)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read the ring buffer: %w", err)
+		}
+		r.deliver(sink, r.sample.RawSample)
+	}
+	r.expire(sink, bootNow())
+	return nil
+}
+
+func (r *Reader) deliver(sink Sink, sample []byte) {
+	ev, err := r.decoder.decode(sample)
+	if err != nil {
+		r.DecodeErrors++
+		r.DecodeError = err
+		return
+	}
+	if r.table != nil {
+		r.follow(sink, sample)
+	}
+	if ev != nil {
+		sink.Put(ev)
+	}
+}
+
+// follow keeps the table of TIME_WAIT sockets and tells what it implies.
+func (r *Reader) follow(sink Sink, sample []byte) {
+	h, _ := record[bpf.Header](sample)
+	switch h.Kind {
+	case bpf.KindTimeWait:
+		rec, err := record[bpf.TimeWait](sample)
+		if err == nil {
+			r.table.enter(rec.Tuple, h.TimeNs, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+		}
+	case bpf.KindPAWSReject:
+		rec, err := record[bpf.PawsReject](sample)
+		if err == nil && event.Where(rec.Where) == event.WhereTimeWait && event.Segment(rec.Segment) != event.SegmentRST {
+			r.table.rearm(rec.Tuple, h.TimeNs)
+		}
+	case bpf.KindConnected:
+		rec, err := record[bpf.Reuse](sample)
+		if err == nil {
+			r.reused(sink, rec)
+		}
+	}
+}
+
+// reused: a connect() got a 4-tuple that was in TIME_WAIT.
+func (r *Reader) reused(sink Sink, rec *bpf.Reuse) {
+	entered, ok := r.table.take(rec.Tuple, rec.ConnectNs)
+	if !ok {
+		return
+	}
+	d := r.decoder
+	age := uint32((rec.ConnectNs - entered) / uint64(time.Millisecond))
+	h := d.header(rec.H)
+	socket := d.socket(&rec.Tuple, &rec.Owner)
+	d.twReuse = event.TWReuse{Header: h, Socket: socket, AgeMS: age}
+	sink.Put(&d.twReuse)
+	if r.table.ends {
+		d.timeWaitEnd = event.TimeWaitEnd{Header: h, Socket: socket, Reason: event.EndReused, AgeMS: age}
+		d.timeWaitEnd.Owner = event.Owner{}
+		sink.Put(&d.timeWaitEnd)
+	}
+}
+
+// expire tells of the TIME_WAIT sockets whose timer has ended by now.
+func (r *Reader) expire(sink Sink, now uint64) {
+	if r.table == nil {
+		return
+	}
+	r.table.expire(now, func(t bpf.Tuple, entered, expires uint64) {
+		if !r.table.ends {
+			return
+		}
+		d := r.decoder
+		d.timeWaitEnd = event.TimeWaitEnd{
+			Header: d.header(bpf.Header{TimeNs: expires}),
+			Socket: d.socket(&t, nil),
+			Reason: event.EndExpired,
+			AgeMS:  uint32((expires - entered) / uint64(time.Millisecond)),
+		}
+		sink.Put(&d.timeWaitEnd)
+	})
+}

@@ -121,7 +121,7 @@ func hostMirror(ctx context.Context) (string, error) {
 // packages brings the lists up to date and returns the newest version of each cloud kernel package by name.
 func (a *apt) packages(ctx context.Context) (map[string]pkg, error) {
 	// An error may mean one suite that the mirror lacks; whether what is left is enough, the search shows.
-	_, updateErr := run(ctx, "", "apt-get", slices.Concat(a.opts, []string{"-q", "update"})...)
+	_, updateErr := run(ctx, "", "apt-get", slices.Concat(a.opts, []string{"-q", "-o", "APT::Update::Error-Mode=any", "update"})...)
 	out, err := run(ctx, "", "apt-cache", slices.Concat(a.opts, []string{"search", "--names-only", "--full",
 		`^linux-(image|binary|modules)-[0-9].*-cloud-` + a.arch + `$`})...)
 	if err != nil {
@@ -198,15 +198,20 @@ func debianLess(ctx context.Context) func(a, b string) bool {
 }
 
 // closure is the image package with the parts into which newer Debian kernels are split, as name=version.
-func closure(all map[string]pkg, release string) []string {
+func closure(all map[string]pkg, release string) ([]string, error) {
 	image := "linux-image-" + release
 	list := []string{image + "=" + all[image].version}
-	for _, d := range all[image].depends {
-		if p, ok := all[d]; ok && strings.HasSuffix(d, "-"+release) {
-			list = append(list, d+"="+p.version)
+	for _, part := range []string{"linux-binary-" + release, "linux-modules-" + release} {
+		if !slices.Contains(all[image].depends, part) {
+			continue
 		}
+		p, ok := all[part]
+		if !ok {
+			return nil, fmt.Errorf("the mirror lacks its package %s", part)
+		}
+		list = append(list, part+"="+p.version)
 	}
-	return list
+	return list, nil
 }
 
 // unpack downloads packages and leaves dir with vmlinuz and modules/ in it, or does not create it at all.

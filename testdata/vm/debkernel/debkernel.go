@@ -107,8 +107,12 @@ func (c *Cache) fetchSeries(ctx context.Context, a *apt, root, series string, al
 			if _, err := os.Stat(dir); err == nil {
 				return nil
 			}
+			packages, err := closure(all, release)
+			if err != nil {
+				return err
+			}
 			fmt.Fprintf(c.Log, "fetching kernel %s\n", release)
-			return a.unpack(ctx, closure(all, release), release, dir)
+			return a.unpack(ctx, packages, release, dir)
 		}()
 		if err == nil {
 			return relink(filepath.Join("..", release), filepath.Join(root, "series", series))

@@ -63,8 +63,16 @@ func TestClosure(t *testing.T) {
 	want := []string{
 		"linux-image-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1", "linux-binary-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
 	}
-	if d := cmp.Diff(want, closure(all, "7.3.4+deb13-cloud-amd64")); d != "" {
+	got, err := closure(all, "7.3.4+deb13-cloud-amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)
+	}
+	delete(all, "linux-binary-7.3.4+deb13-cloud-amd64")
+	if _, err := closure(all, "7.3.4+deb13-cloud-amd64"); err == nil || !strings.Contains(err.Error(), "lacks its package linux-binary-7.3.4") {
+		t.Errorf("with a part missing: %v", err)
 	}
 }
 

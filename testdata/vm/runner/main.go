@@ -21,7 +21,8 @@ import (
 
 const usage = `usage: testdata/vm/run.sh [FLAGS] [TARGET[:ARGS]]...
 
-Boots each kernel under QEMU, checks that the machine is fit (selfcheck), and runs every TARGET in it once per rung.
+Boots each kernel under QEMU, checks that the machine is fit (selfcheck), and runs every TARGET in it: once for each
+rung if it reads TWSCOPE_RUNG, else once.
 A TARGET is a Go package directory (./internal/probe), whose tests are built here and run in that directory with its
 testdata, or a statically linked program. ARGS are split at white space. Without a TARGET only the self check runs.
 A test prints "MATRIX OBSERVATION RUNG RESULT" or "FACT NAME VALUE" on a line of its own to appear in the tables.
@@ -80,7 +81,7 @@ func parseArgs(args []string, out io.Writer) (*options, error) {
 	fs.Func("k", "kernel `series`, such as 6.1, or 7 for the newest 7.x; repeat for several (default 5.10, 6.1, 6.12 and 7)", list(&o.series))
 	fs.Func("e", "set `NAME=VALUE` in the environment of each run; repeat for several", list(&o.env))
 	fs.Func("f", "also ship this file or directory `PATH` of the repository, at the same place; repeat for several", list(&o.files))
-	rungs := fs.String("rungs", "free,kprobe,tracepoint", "run the targets once for each of these: a rung to force by TWSCOPE_RUNG, or free")
+	rungs := fs.String("rungs", "free,kprobe,tracepoint", "run the targets that read TWSCOPE_RUNG once for each of these: a rung to force, or free")
 	fs.DurationVar(&o.boot, "t", 10*time.Minute, "limit for one kernel with all its runs")
 	fs.DurationVar(&o.perRun, "T", 3*time.Minute, "limit for one run of one target")
 	fs.IntVar(&o.memory, "m", 1024, "memory of the machine in `MiB`")
@@ -108,6 +109,11 @@ func runMatrix(ctx context.Context, o *options, out io.Writer) (ok bool, err err
 	if err := needQEMU(); err != nil {
 		return false, err
 	}
+	unlock, err := lockLogs(o.logs)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	kernels, err := o.cache.Get(ctx, "amd64", o.series)
 	if err != nil {
 		return false, err
@@ -140,4 +146,20 @@ func runMatrix(ctx context.Context, o *options, out io.Writer) (ok bool, err err
 		ok = ok && b.passed()
 	}
 	return ok, writeTables(out, boots)
+}
+
+// lockLogs keeps two runs from writing over each other's logs.
+func lockLogs(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another run writes its logs to %s: wait for it, or give another directory with -logs", dir), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
 }

@@ -23,6 +23,8 @@ import (
 const (
 	here    = "./testdata/vm"
 	srcRoot = "/src" // where the repository's files lie in the guest
+	// rungVar forces a rung. A program that does not hold this name cannot depend on it, so it runs once.
+	rungVar = "TWSCOPE_RUNG"
 )
 
 // guestLoad is what goes into each machine whatever its kernel: files by guest path, and the runs.
@@ -39,7 +41,7 @@ type guestFile struct {
 	mode fs.FileMode
 }
 
-// prepare builds the binaries and lists the runs: the self check, then each rung with all targets.
+// prepare builds the binaries and lists the runs: the self check, what knows no rungs, then each rung with the other targets.
 func prepare(ctx context.Context, o *options, tmp string) (*guestLoad, error) {
 	g := &guestLoad{files: map[string]guestFile{}}
 	init := filepath.Join(tmp, "init")
@@ -55,21 +57,32 @@ func prepare(ctx context.Context, o *options, tmp string) (*guestLoad, error) {
 	check.Vital = true
 	g.addRun(check, "", o)
 
-	var targets []wire.Run
+	var targets, ofRungs []wire.Run
 	for _, t := range o.targets {
 		r, err := g.addTarget(ctx, t, tmp, o)
 		if err != nil {
 			return nil, fmt.Errorf("target %s: %w", t, err)
 		}
-		targets = append(targets, r)
+		reads, err := contains(g.files[r.Argv[0]].host, rungVar)
+		if err != nil {
+			return nil, err
+		}
+		if reads {
+			ofRungs = append(ofRungs, r)
+		} else {
+			targets = append(targets, r)
+		}
 	}
 	for _, f := range o.files {
 		if err := g.addTree(f); err != nil {
 			return nil, fmt.Errorf("-f %s: %w", f, err)
 		}
 	}
+	for _, r := range targets {
+		g.addRun(r, "", o)
+	}
 	for _, rung := range o.rungs {
-		for _, r := range targets {
+		for _, r := range ofRungs {
 			g.addRun(r, rung, o)
 		}
 	}
@@ -86,7 +99,7 @@ func (g *guestLoad) addRun(r wire.Run, rung string, o *options) {
 	}
 	r.Env = append(r.Env, o.env...)
 	if rung != "" && rung != "free" {
-		r.Env = append(r.Env, "TWSCOPE_RUNG="+rung)
+		r.Env = append(r.Env, rungVar+"="+rung)
 	}
 	g.runs = append(g.runs, r)
 	g.rungs = append(g.rungs, rung)
@@ -161,6 +174,11 @@ func (g *guestLoad) addTree(root string) error {
 		g.files[path.Join(srcRoot, filepath.ToSlash(p))] = guestFile{p, info.Mode().Perm()}
 		return nil
 	})
+}
+
+func contains(name, text string) (bool, error) {
+	data, err := os.ReadFile(name)
+	return bytes.Contains(data, []byte(text)), err
 }
 
 // staticELF refuses what the guest, which has no libraries, could not start.

@@ -155,3 +155,20 @@ func TestFollow(t *testing.T) {
 		})
 	}
 }
+
+func TestLockLogs(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	unlock, err := lockLogs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockLogs(dir); err == nil || !strings.Contains(err.Error(), "-logs") {
+		t.Errorf("second lock: %v, want a refusal that names -logs", err)
+	}
+	unlock()
+	unlock, err = lockLogs(dir)
+	if err != nil {
+		t.Fatalf("after unlock: %v", err)
+	}
+	unlock()
+}

@@ -140,10 +140,14 @@ func TestLines(t *testing.T) {
 		ev   event.Event
 		want string
 	}{
-		{"time_wait", &event.TimeWait{Header: noon, Socket: connection, Role: event.RoleClient, Timestamps: true, TSRecent: 9, TimeoutMS: 60000},
-			`"time_wait",` + on + `,"role":"client","substate":"time_wait","timestamps":true,"ts_recent":9,"timeout_ms":60000`},
-		{"no timestamps", &event.TimeWait{Header: noon, Socket: connection, Substate: event.SubstateFinWait2, TSRecent: 9},
-			`"time_wait",` + on + `,"role":"unknown","substate":"fin_wait2","timestamps":false,"timeout_ms":0`},
+		{
+			"time_wait", &event.TimeWait{Header: noon, Socket: connection, Role: event.RoleClient, Timestamps: true, TSRecent: 9, TimeoutMS: 60000},
+			`"time_wait",` + on + `,"role":"client","substate":"time_wait","timestamps":true,"ts_recent":9,"timeout_ms":60000`,
+		},
+		{
+			"no timestamps", &event.TimeWait{Header: noon, Socket: connection, Substate: event.SubstateFinWait2, TSRecent: 9},
+			`"time_wait",` + on + `,"role":"unknown","substate":"fin_wait2","timestamps":false,"timeout_ms":0`,
+		},
 		{"nothing known", &event.TWReuse{Header: noon, AgeMS: 7}, `"tw_reuse","age_ms":7`},
 		{"no port, mapped address", &event.ConnectFail{
 			Header: noon, Errno: 99, RangeLow: 1, RangeHigh: 2,
@@ -151,15 +155,23 @@ func TestLines(t *testing.T) {
 		}, `"connect_fail","netns":1,"laddr":"10.0.0.1","raddr":"fe80::1","rport":80,"errno":"EADDRNOTAVAIL","inferred":false,"range_low":1,"range_high":2`},
 		{"errno without name", &event.ConnectFail{Header: noon, Errno: 999}, `"connect_fail","errno":"E999","inferred":false,"range_low":0,"range_high":0`},
 		{"reusable", &event.Census{Header: noon}, `"census","role":"unknown","substate":"time_wait","timestamps":false,"remaining_ms":0,"reusable":true`},
-		{"too young", &event.Census{Header: noon, Reuse: event.ReuseRefusedTooYoung, ReuseInMS: 3},
-			`"census","role":"unknown","substate":"time_wait","timestamps":false,"remaining_ms":0,"reusable":false,"refused":"too_young","reuse_in_ms":3`},
+		{
+			"too young", &event.Census{Header: noon, Reuse: event.ReuseRefusedTooYoung, ReuseInMS: 3},
+			`"census","role":"unknown","substate":"time_wait","timestamps":false,"remaining_ms":0,"reusable":false,"refused":"too_young","reuse_in_ms":3`,
+		},
 		{"counter rung", &event.PAWSReject{Header: noon, Counter: "PAWSEstab", Count: 3}, `"paws_reject","where":"unknown","counter":"PAWSEstab","count":3`},
-		{"paws", &event.PAWSReject{Header: noon, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSRecent: 5, Delta: -5, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS"},
-			`"paws_reject","where":"time_wait","segment":"syn","tsval":0,"ts_recent":5,"delta":-5,"age_ms":0,"reply":"ack","reason":"TCP_RFC7323_TW_PAWS"`},
-		{"foreign bytes", &event.TWReuse{Header: noon, Socket: event.Socket{Owner: event.Owner{PID: 1, Comm: "a\n\"\x1b[2J\xff\u202e"}}},
-			`"tw_reuse","pid":1,"comm":"a\\x0a\"\\x1b[2J\\xff\\u{202e}","age_ms":0`},
-		{"sysctl with tabs", &event.SysctlChange{Header: noon, NetNS: 1, Name: "net.ipv4.ip_local_port_range", Old: "32768\t60999\n"},
-			`"sysctl_change","netns":1,"name":"net.ipv4.ip_local_port_range","old":"32768 60999"`},
+		{
+			"paws", &event.PAWSReject{Header: noon, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSRecent: 5, Delta: -5, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS"},
+			`"paws_reject","where":"time_wait","segment":"syn","tsval":0,"ts_recent":5,"delta":-5,"age_ms":0,"reply":"ack","reason":"TCP_RFC7323_TW_PAWS"`,
+		},
+		{
+			"foreign bytes", &event.TWReuse{Header: noon, Socket: event.Socket{Owner: event.Owner{PID: 1, Comm: "a\n\"\x1b[2J\xff\u202e"}}},
+			`"tw_reuse","pid":1,"comm":"a\\x0a\"\\x1b[2J\\xff\\u{202e}","age_ms":0`,
+		},
+		{
+			"sysctl with tabs", &event.SysctlChange{Header: noon, NetNS: 1, Name: "net.ipv4.ip_local_port_range", Old: "32768\t60999\n"},
+			`"sysctl_change","netns":1,"name":"net.ipv4.ip_local_port_range","old":"32768 60999"`,
+		},
 	}
 	enc := event.NewEncoder()
 	for _, tt := range tests {
@@ -278,8 +290,10 @@ func hot() []event.Event {
 		&event.ConnectFail{Header: h, Socket: connection, Errno: 99, RangeLow: 32768, RangeHigh: 60999},
 		&event.SYN{Header: h, Socket: connection, Timestamps: true, TSval: 1234567890, TTL: 64, Fingerprint: "64:1460:mss,sok,ts,nop,ws"},
 		&event.SYNRefused{Header: h, Socket: connection, Attempts: 1, DelayMS: 1000},
-		&event.PAWSReject{Header: h, Socket: connection, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSval: 1234567890,
-			TSRecent: 1234569999, Delta: -2109, AgeMS: 3000, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS", Counter: "PAWSTimewait", Count: 1},
+		&event.PAWSReject{
+			Header: h, Socket: connection, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSval: 1234567890,
+			TSRecent: 1234569999, Delta: -2109, AgeMS: 3000, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS", Counter: "PAWSTimewait", Count: 1,
+		},
 		&event.Loss{Header: h, Hop: "rate", Of: "time_wait", Count: 12, Why: "more lines than --rate allows"},
 	}
 }

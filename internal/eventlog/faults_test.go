@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +37,7 @@ func TestDiskFullAndBack(t *testing.T) {
 				d := &disk{room: -1}
 				w := mustOpen(t, o, d.open)
 				defer w.Close()
-				d.noTruncate = tt.noTruncate
+				d.keepTorn(tt.noTruncate)
 				d.set(1000, tt.err) // in the middle of a line
 				const n = 5000
 				for i := range n {
@@ -45,16 +46,16 @@ func TestDiskFullAndBack(t *testing.T) {
 				if err := w.Flush(); err == nil || !strings.Contains(err.Error(), tt.say) {
 					t.Errorf("Flush reports %v, want %s", err, tt.say)
 				}
-				tries := d.writes
+				tries := d.tries()
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				if more := d.writes - tries; !tt.noTruncate && (more < 60 || more > 200) {
+				if more := d.tries() - tries; !tt.noTruncate && (more < 60 || more > 200) {
 					t.Errorf("%d tries in 10 minutes, want one in 5 s", more)
 				}
 				if !tt.noTruncate {
 					eventtest.ValidateFile(t, o.Path) // no torn line, even now
 				}
-				d.noTruncate = false
+				d.keepTorn(false)
 				d.set(-1, nil)
 				time.Sleep(maxBackoff + time.Second)
 				synctest.Wait()
@@ -224,4 +225,14 @@ func TestTornLineOfKilledWriter(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzFlockPID(f *testing.F) {
+	f.Add("1: FLOCK  ADVISORY  WRITE 12 08:01:77 0 EOF\n", uint64(77))
+	f.Fuzz(func(t *testing.T, locks string, inode uint64) {
+		pid := flockPID(strings.NewReader(locks), inode)
+		if pid != 0 && !strings.Contains(locks, ":"+strconv.FormatUint(inode, 10)) {
+			t.Errorf("pid %d for an inode that is not there", pid)
+		}
+	})
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/twscope/twscope/internal/event"
-	"github.com/twscope/twscope/internal/event/eventtest"
 )
 
 // testOptions are options for a log in a directory of the test. Without a
@@ -46,11 +45,9 @@ type contents struct {
 	numbers []int // of the time_wait events, in order
 	parts   []int // of the start events, in order
 	losses  []*event.Loss
-	lines   int
 }
 
-// readLog reads a whole log back; every line has to be there as a whole and
-// valid.
+// readLog reads a whole log back; every line has to be there as a whole.
 func readLog(t *testing.T, path string) (c contents) {
 	t.Helper()
 	r, err := OpenReader(path, ReadOptions{All: true})
@@ -58,7 +55,7 @@ func readLog(t *testing.T, path string) (c contents) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for enc := event.NewEncoder(); ; c.lines++ {
+	for {
 		ev, err := r.Next(t.Context())
 		if errors.Is(err, io.EOF) {
 			return c
@@ -67,7 +64,6 @@ func readLog(t *testing.T, path string) (c contents) {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		eventtest.Validate(t, enc.Append(nil, ev))
 		switch ev := ev.(type) {
 		case *event.TimeWait:
 			c.numbers = append(c.numbers, int(ev.TSRecent))
@@ -124,6 +120,20 @@ func (d *disk) set(room int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.room, d.err = room, err
+}
+
+// keepTorn sets whether files can be truncated.
+func (d *disk) keepTorn(keep bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.noTruncate = keep
+}
+
+// tries returns how often a write was tried.
+func (d *disk) tries() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.writes
 }
 
 type diskFile struct {

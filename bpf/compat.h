@@ -76,25 +76,40 @@ static __always_inline __u32 tws_sock_port_range(const struct sock *sk)
 }
 
 /*
- * A cgroup's ancestor at a level: ids up to 6.0, then pointers (7f203bc89eb6
- * "cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]").
+ * tws_cgroup_ancestors - where a cgroup keeps its ancestors, by level
+ *
+ * Ids up to 6.0, then pointers (7f203bc89eb6 "cgroup: Replace
+ * cgroup->ancestor_ids[] with ->ancestors[]"). Call it outside of loops: the
+ * compiler moves an offset that does not change out of a loop and past the
+ * check that guards it, and loading an offset that the kernel has not is what
+ * the verifier refuses. For the same reason neither branch may be computed
+ * ahead of the check, hence the empty asm.
  */
-static __always_inline __u64 tws_cgroup_ancestor(const struct cgroup *cgrp,
+static __always_inline const void *
+tws_cgroup_ancestors(const struct cgroup *cgrp)
+{
+	const struct cgroup___ids *old = (const void *)cgrp;
+
+	if (bpf_core_field_exists(struct cgroup, ancestors)) {
+		asm volatile("" : "+r"(cgrp));
+		return &cgrp->ancestors;
+	}
+	asm volatile("" : "+r"(old));
+	return &old->ancestor_ids;
+}
+
+/* The id of the ancestor at a level, of what tws_cgroup_ancestors() returned. */
+static __always_inline __u64 tws_cgroup_ancestor(const void *ancestors,
 						 __u32 level)
 {
-	struct cgroup___ids *old = (void *)cgrp;
-	struct cgroup *ancestor = NULL;
+	const struct cgroup *ancestor;
 	__u64 id = 0;
 
-	if (level > (__u32)BPF_CORE_READ(cgrp, level))
-		return 0;
-	if (bpf_core_field_exists(struct cgroup, ancestors)) {
-		bpf_core_read(&ancestor, sizeof(ancestor),
-			      &cgrp->ancestors[level]);
-		return BPF_CORE_READ(ancestor, kn, id);
-	}
-	bpf_core_read(&id, sizeof(id), &old->ancestor_ids[level]);
-	return id;
+	bpf_probe_read_kernel(&id, sizeof(id), ancestors + level * sizeof(id));
+	if (!bpf_core_field_exists(struct cgroup, ancestors))
+		return id;
+	ancestor = (const void *)id;
+	return BPF_CORE_READ(ancestor, kn, id);
 }
 
 #endif

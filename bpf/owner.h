@@ -15,13 +15,17 @@
 static __always_inline bool tws_cgroup_matches(struct task_struct *task)
 {
 	struct cgroup *cgrp = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	__u32 depth = BPF_CORE_READ(cgrp, level);
+	const void *ancestors = tws_cgroup_ancestors(cgrp);
 	__u32 i;
 
 	for (i = 0; i < TWS_CGROUPS_MAX; i++) {
+		__u32 level = tws_cfg.cgroup_levels[i];
+
 		if (i >= tws_cfg.cgroup_count)
 			return false;
-		if (tws_cgroup_ancestor(cgrp, tws_cfg.cgroup_levels[i]) ==
-		    tws_cfg.cgroup_ids[i])
+		if (level <= depth && tws_cgroup_ancestor(ancestors, level) ==
+					      tws_cfg.cgroup_ids[i])
 			return true;
 	}
 	return false;

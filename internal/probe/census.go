@@ -88,45 +88,61 @@ type ReusePolicy struct {
 	FinWait2Refused bool
 }
 
+// Snapshot is the sockets in TIME_WAIT of one network namespace at one moment,
+// those that end first first.
+type Snapshot struct {
+	found  []bpf.Census
+	boot   uint64 // CLOCK_BOOTTIME, ns
+	policy ReusePolicy
+}
+
 // CensusTimeWait lists the sockets in TIME_WAIT of the calling thread's
-// network namespace, those that end first first, and tells the reader of them.
-// It reports nothing, and no error, where there is no iterator.
-func (r *Reader) CensusTimeWait(policy ReusePolicy, put func(*event.Census)) error {
-	p := r.probe
+// network namespace. It finds nothing, and no error, where there is no
+// iterator.
+func (p *Probe) CensusTimeWait(policy ReusePolicy) (Snapshot, error) {
+	s := Snapshot{policy: policy}
 	if p.census.timewait == nil {
-		return nil
+		return s, nil
 	}
-	var found []bpf.Census
 	err := drainIter(p.census.timewait, func(rd io.Reader) (err error) {
-		found, err = readCensus(rd)
+		s.found, err = readCensus(rd)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
+		return s, fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
 	}
-	sort.Slice(found, func(i, j int) bool { return found[i].RemainingMs < found[j].RemainingMs })
-	now := bootNow()
-	for i := range found {
-		c := &found[i]
-		put(r.censusEvent(c, now, policy))
-	}
-	return nil
+	s.boot = bootNow()
+	sort.Slice(s.found, func(i, j int) bool { return s.found[i].RemainingMs < s.found[j].RemainingMs })
+	return s, nil
 }
 
-// CensusTable tells the table of sockets in TIME_WAIT of those that were there
-// before. It must be called by the goroutine that reads.
-func (r *Reader) CensusTable(e *event.Census) {
-	if r.table == nil {
-		return
+// Summary counts the sockets and what connect() could do with them.
+func (s Snapshot) Summary(netns uint32) event.NamespaceCensus {
+	sum := event.NamespaceCensus{NetNS: netns, TimeWait: uint64(len(s.found)), Refused: map[string]uint64{}}
+	for i := range s.found {
+		reuse, _ := s.policy.judge(&s.found[i])
+		if reuse == event.ReusableNow {
+			sum.Reusable++
+		} else {
+			sum.Refused[reuse.String()]++
+		}
 	}
-	now := bootNow()
-	left := uint64(e.RemainingMS) * uint64(time.Millisecond)
+	return sum
+}
+
+// Census puts a snapshot into the log, and into the table of what is in
+// TIME_WAIT. Like Run, it must be called by the goroutine that reads.
+func (r *Reader) Census(sink Sink, s Snapshot) {
 	const whole = uint64(60 * time.Second)
-	r.table.enterAged(bpf.Tuple{
-		Laddr: e.Local.Addr().As16(), Lport: e.Local.Port(),
-		Raddr: e.Remote.Addr().As16(), Rport: e.Remote.Port(),
-		Netns: e.NetNS,
-	}, now-min(whole-min(left, whole), now), now+left)
+	for i := range s.found {
+		c := &s.found[i]
+		if r.table != nil {
+			left := uint64(c.RemainingMs) * uint64(time.Millisecond)
+			age := whole - min(left, whole)
+			r.table.enterAged(c.Tuple, s.boot-min(age, s.boot), s.boot+left)
+		}
+		sink.Put(r.censusEvent(c, s))
+	}
 }
 
 // readCensus reads the iterator's records.
@@ -150,19 +166,17 @@ func readCensus(r io.Reader) ([]bpf.Census, error) {
 	}
 }
 
-func (r *Reader) censusEvent(c *bpf.Census, now uint64, policy ReusePolicy) *event.Census {
+func (r *Reader) censusEvent(c *bpf.Census, s Snapshot) *event.Census {
 	e := &event.Census{
-		Header:      event.Header{Time: r.decoder.clock.UnixNano(now)},
+		Header:      r.decoder.header(bpf.Header{TimeNs: s.boot}),
+		Socket:      r.decoder.socket(&c.Tuple, nil),
 		Role:        event.Role(c.Role),
 		Substate:    event.Substate(c.Substate),
 		Timestamps:  c.Timestamps != 0,
 		TSRecent:    c.TsRecent,
 		RemainingMS: c.RemainingMs,
 	}
-	e.NetNS = c.Tuple.Netns
-	e.Local = addrPort(c.Tuple.Laddr, c.Tuple.Lport)
-	e.Remote = addrPort(c.Tuple.Raddr, c.Tuple.Rport)
-	e.Reuse, e.ReuseInMS = policy.judge(c)
+	e.Reuse, e.ReuseInMS = s.policy.judge(c)
 	return e
 }
 

@@ -323,6 +323,16 @@ func sortForced(steps []step, forced Rung) []step {
 	return append(first, rest...)
 }
 
+// Rung returns how an observation is made.
+func (p *Probe) Rung(o Observation) Rung {
+	for _, c := range p.choices {
+		if c.Observation == o {
+			return c.Rung
+		}
+	}
+	return None
+}
+
 // Choices tells how each observation is made.
 func (p *Probe) Choices() []Choice { return p.choices }
 

@@ -26,6 +26,9 @@ type Reader struct {
 	decoder *decoder
 	table   *table // nil unless a rung needs it
 	sample  ringbuf.Record
+	// Reused counts TIME_WAIT sockets taken over, by network namespace, on the
+	// rung where the kernel side does not count them.
+	Reused map[uint32]uint64
 	// DecodeErrors counts records that could not be understood.
 	DecodeErrors uint64
 	// DecodeError is the last of them.
@@ -37,20 +40,12 @@ func (p *Probe) Reader(clock Clock) *Reader {
 	r := &Reader{
 		probe:   p,
 		decoder: newDecoder(clock, p.facts.reasons.Name, p.cgroupPath),
+		Reused:  map[uint32]uint64{},
 	}
-	if p.onTimer(TimeWaitEnd) || p.settings.ReuseOnState != 0 {
-		r.table = newTable(p.onTimer(TimeWaitEnd))
+	if ends := p.Rung(TimeWaitEnd) == Timer; ends || p.settings.ReuseOnState != 0 {
+		r.table = newTable(ends)
 	}
 	return r
-}
-
-func (p *Probe) onTimer(o Observation) bool {
-	for _, c := range p.choices {
-		if c.Observation == o {
-			return c.Rung == Timer
-		}
-	}
-	return false
 }
 
 func (p *Probe) cgroupPath(id uint64) string {
@@ -58,6 +53,16 @@ func (p *Probe) cgroupPath(id uint64) string {
 		return ""
 	}
 	return p.cfg.Cgroups.Path(id)
+}
+
+// Stamp returns the time for an event that is not from the ring: now, or while
+// records are waiting that may be older, the time of the last event. Like Run,
+// it must be called by the goroutine that reads.
+func (r *Reader) Stamp() int64 {
+	if r.probe.reader.AvailableBytes() == 0 || r.decoder.last == 0 {
+		r.decoder.last = max(r.decoder.last, r.decoder.clock.Now())
+	}
+	return r.decoder.last
 }
 
 // batchMax is how many records are read before other work gets a turn.
@@ -146,6 +151,7 @@ func (r *Reader) reused(sink Sink, rec *bpf.Reuse) {
 	if !ok {
 		return
 	}
+	r.Reused[rec.Tuple.Netns]++
 	d := r.decoder
 	age := uint32((rec.ConnectNs - entered) / uint64(time.Millisecond))
 	h := d.header(rec.H)

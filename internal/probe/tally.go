@@ -3,9 +3,14 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/twscope/twscope/internal/bpf"
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/kernel"
 )
 
 // Tally is what the kernel side has counted in one network namespace since the
@@ -57,3 +62,66 @@ func (t *Tally) add(c *bpf.Tally) {
 // RecursionMisses counts program runs that the kernel left out because the
 // program was running on that CPU already.
 func (p *Probe) RecursionMisses() uint64 { return p.loader.recursionMisses() }
+
+// Tally returns the counts of one network namespace.
+func (p *Probe) Tally(inode uint32) (*Tally, error) {
+	t := &Tally{PAWS: map[string]uint64{}}
+	var perCPU []bpf.Tally
+	err := p.loader.maps["tws_counts"].Lookup(inode, &perCPU)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the counts of network namespace %d: %w", inode, err)
+	}
+	for i := range perCPU {
+		t.add(&perCPU[i])
+	}
+	return t, nil
+}
+
+// PAWSCounter is a MIB counter of PAWS rejects.
+type PAWSCounter struct {
+	Counter string
+	Where   event.Where // what it counts; WhereUnknown when several places share it
+	// Complete: every observation behind the counter is made reject by
+	// reject. Otherwise the counter alone tells of some of them.
+	Complete bool
+}
+
+// PAWSCounters lists the counters of this kernel. Up to 6.15 PAWSEstab holds
+// the rejects of TIME_WAIT sockets too (c449d5f3a3d7).
+func (p *Probe) PAWSCounters() []PAWSCounter {
+	sees := func(list ...Observation) bool {
+		for _, o := range list {
+			if r := p.Rung(o); r == Counter || r == None {
+				return false
+			}
+		}
+		return true
+	}
+	list := []PAWSCounter{{"PAWSActive", event.WhereSYNSent, sees(PAWSSYNSent)}}
+	if p.settings.ReasonTwPaws != 0 {
+		list = append(list,
+			PAWSCounter{"PAWSTimewait", event.WhereTimeWait, sees(PAWSTimeWait)},
+			PAWSCounter{"PAWSEstab", event.WhereUnknown, sees(PAWSEstablished, PAWSSYNRecv)})
+	} else {
+		list = append(list,
+			PAWSCounter{"PAWSEstab", event.WhereUnknown, sees(PAWSTimeWait, PAWSEstablished, PAWSSYNRecv)})
+	}
+	if p.settings.ReasonPawsAck != 0 {
+		list = append(list, PAWSCounter{"PAWSOldAck", event.WhereEstablished, sees(PAWSEstablished)})
+	}
+	return list
+}
+
+// BTF returns what the kernel's type information tells.
+func (p *Probe) BTF() kernel.BTF { return p.facts.btf }
+
+// FinWait2Refused tells whether connect() never takes over a socket in
+// substate FIN_WAIT2. No type shows the change (0d9e5df4a257, 6.12, widely
+// backported), so it is taken for made where its companion is: the kernels
+// whose TIME_WAIT sockets know when they were made (6.14).
+func (p *Probe) FinWait2Refused() bool {
+	return p.facts.btf.HasField("inet_timewait_sock", "tw_entry_stamp")
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/kernel"
+	"github.com/twscope/twscope/internal/probe"
+)
+
+// watchInterval is how often namespaces are looked for and sysctls are read.
+const watchInterval = 2 * time.Second
+
+// namespaces knows the network namespaces of this host. The map and what is in
+// it belong to the goroutine that reads.
+type namespaces struct {
+	session *session
+	root    fs.FS
+	known   map[uint32]*namespace
+}
+
+type namespace struct {
+	kernel.Namespace
+	sysctls map[string]string
+	census  event.NamespaceCensus
+}
+
+// look is what one visit to a namespace finds.
+type look struct {
+	namespace kernel.Namespace
+	sysctls   map[string]string
+	counters  kernel.Counters
+	snapshot  probe.Snapshot
+	err       error
+}
+
+func newNamespaces(s *session) *namespaces {
+	return &namespaces{session: s, root: os.DirFS("/"), known: map[uint32]*namespace{}}
+}
+
+// first finds the namespaces that are there at the start and counts their
+// sockets in TIME_WAIT.
+func (n *namespaces) first() ([]probe.Snapshot, error) {
+	found, err := kernel.FindNamespaces(n.root)
+	if err != nil {
+		return nil, fmt.Errorf("find the network namespaces: %w", err)
+	}
+	var snapshots []probe.Snapshot
+	for _, ns := range found.List {
+		l := n.visit(ns, true)
+		if l.err != nil {
+			n.complain(l)
+			continue
+		}
+		n.add(l, false)
+		snapshots = append(snapshots, l.snapshot)
+	}
+	return snapshots, nil
+}
+
+// visit goes into a namespace and looks around.
+func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
+	l := look{namespace: ns}
+	l.err = ns.Do(func() error {
+		var err error
+		// what cannot be read is not known, which is no reason not to go on
+		l.sysctls, _ = kernel.ReadSysctls(n.root)
+		if l.counters, err = kernel.ReadCounters(n.root, "proc/thread-self/net"); err != nil {
+			return err
+		}
+		if census {
+			l.snapshot, err = n.session.probe.CensusTimeWait(n.policy(l.sysctls))
+		}
+		return err
+	})
+	return l
+}
+
+// policy is what connect() goes by in a namespace.
+func (n *namespaces) policy(sysctls map[string]string) probe.ReusePolicy {
+	p := probe.ReusePolicy{Delay: time.Second, FinWait2Refused: n.session.probe.FinWait2Refused()}
+	p.TWReuse, _ = strconv.Atoi(sysctls[kernel.SysctlTWReuse])
+	if ms, err := strconv.Atoi(sysctls[kernel.SysctlTWReuseDelay]); err == nil {
+		p.Delay = time.Duration(ms) * time.Millisecond
+	}
+	return p
+}
+
+// add opens the account of a namespace.
+func (n *namespaces) add(l look, younger bool) {
+	s := n.session
+	inode := l.namespace.Inode
+	n.known[inode] = &namespace{
+		Namespace: l.namespace, sysctls: l.sysctls, census: l.snapshot.Summary(inode),
+	}
+	s.account.Open(inode, l.counters, s.seen(inode), younger)
+}
+
+func (n *namespaces) complain(l look) {
+	if errors.Is(l.err, kernel.ErrNamespaceGone) {
+		return
+	}
+	n.session.log.Warn().Err(l.err).Uint32("netns", l.namespace.Inode).
+		Msg("a network namespace cannot be looked into: its events are logged, its counters and sysctls are not")
+}
+
+// watch looks for namespaces that come and go, and for sysctls that change,
+// until ctx is done.
+func (n *namespaces) watch(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		found, err := kernel.FindNamespaces(n.root)
+		if err != nil {
+			n.session.log.Warn().Err(err).Msg("look for network namespaces")
+			continue
+		}
+		known := n.ask(ctx)
+		var looks []look
+		for _, ns := range found.List {
+			looks = append(looks, n.visit(ns, !known[ns.Inode]))
+		}
+		n.hand(ctx, func() { n.compare(looks) })
+	}
+}
+
+// ask returns which namespaces are known.
+func (n *namespaces) ask(ctx context.Context) map[uint32]bool {
+	answer := make(chan map[uint32]bool, 1)
+	n.hand(ctx, func() {
+		known := make(map[uint32]bool, len(n.known))
+		for inode := range n.known {
+			known[inode] = true
+		}
+		answer <- known
+	})
+	select {
+	case known := <-answer:
+		return known
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// hand gives work to the goroutine that reads.
+func (n *namespaces) hand(ctx context.Context, f func()) {
+	select {
+	case n.session.work <- f:
+	case <-ctx.Done():
+	}
+}
+
+// compare takes in what a round has found.
+func (n *namespaces) compare(looks []look) {
+	there := map[uint32]bool{}
+	for _, l := range looks {
+		inode := l.namespace.Inode
+		if l.err != nil {
+			if !errors.Is(l.err, kernel.ErrNamespaceGone) {
+				there[inode] = true
+			}
+			continue
+		}
+		there[inode] = true
+		known := n.known[inode]
+		if known == nil {
+			n.add(l, true)
+			n.session.reader.Census(n.session.writer, l.snapshot)
+			continue
+		}
+		known.Namespace = l.namespace
+		n.tellChanges(known, l.sysctls)
+		n.session.account.Update(inode, l.counters, n.session.seen(inode))
+	}
+	for inode := range n.known {
+		if !there[inode] {
+			n.session.account.Gone(inode)
+			delete(n.known, inode)
+		}
+	}
+	n.session.describe()
+}
+
+func (n *namespaces) tellChanges(known *namespace, now map[string]string) {
+	for _, name := range names(known.sysctls, now) {
+		if was, is := known.sysctls[name], now[name]; was != is {
+			n.session.writer.Put(&event.SysctlChange{
+				Header: event.Header{Time: n.session.reader.Stamp()},
+				NetNS:  known.Inode, Name: name, Old: was, New: is,
+			})
+		}
+	}
+	known.sysctls = now
+}
+
+// names returns the keys of two maps, sorted, so that a log is the same for
+// the same changes.
+func names(a, b map[string]string) []string {
+	var list []string
+	for name := range a {
+		list = append(list, name)
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// update reads the counters of every namespace that is still there.
+func (n *namespaces) update() {
+	for inode, ns := range n.known {
+		counters, err := n.counters(ns.Namespace)
+		switch {
+		case err == nil:
+			n.session.account.Update(inode, counters, n.session.seen(inode))
+		case errors.Is(err, kernel.ErrNamespaceGone):
+			n.session.account.Gone(inode)
+			delete(n.known, inode)
+		default:
+			n.complain(look{namespace: ns.Namespace, err: err})
+		}
+	}
+}
+
+func (n *namespaces) counters(ns kernel.Namespace) (c kernel.Counters, err error) {
+	err = ns.Do(func() error {
+		c, err = kernel.ReadCounters(n.root, "proc/thread-self/net")
+		return err
+	})
+	return c, err
+}
+
+// timeWait is how many sockets were in TIME_WAIT at the start.
+func (n *namespaces) timeWait() uint64 {
+	var sum uint64
+	for _, ns := range n.known {
+		sum += ns.census.TimeWait
+	}
+	return sum
+}
+
+// describe lists the namespaces for the start event.
+func (n *namespaces) describe() (sysctls []event.NamespaceSysctls, census []event.NamespaceCensus) {
+	inodes := make([]uint32, 0, len(n.known))
+	for inode := range n.known {
+		inodes = append(inodes, inode)
+	}
+	slices.Sort(inodes)
+	for _, inode := range inodes {
+		ns := n.known[inode]
+		sysctls = append(sysctls, event.NamespaceSysctls{NetNS: inode, Names: ns.Names, Values: ns.sysctls})
+		census = append(census, ns.census)
+	}
+	return sysctls, census
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package session runs twscope from start to stop: it opens the probe, keeps
+// the accounts, feeds the event log, and ends with what was seen and lost.
+package session
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/twscope/twscope/internal/bpf"
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/eventlog"
+	"github.com/twscope/twscope/internal/kernel"
+	"github.com/twscope/twscope/internal/observe"
+	"github.com/twscope/twscope/internal/probe"
+)
+
+// Options of a session.
+type Options struct {
+	Version string
+	Log     eventlog.Options // Start and Now are the session's own
+	Kinds   []event.Kind     // what to write; nil: all but those off by default
+	Filters probe.Filters
+	// FilterText is what the start event tells of the filters: flag names and
+	// their values.
+	FilterText    map[string][]string
+	Rung          probe.Rung
+	RingBytes     uint32
+	StatsInterval time.Duration // 0: no stats events
+	// Hangup asks for the log to be opened again (SIGHUP).
+	Hangup <-chan os.Signal
+	Logger zerolog.Logger // diagnostics
+	// Ready is told once everything is attached and the start event is on
+	// its way; default: nothing.
+	Ready func(Report)
+	// Facts and Cgroups describe this host; Cgroups may be nil.
+	Facts   kernel.Facts
+	Cgroups *kernel.Cgroups
+}
+
+// Report is what a person wants to know once the session runs.
+type Report struct {
+	Choices    []probe.Choice
+	Namespaces int
+	TimeWait   uint64 // sockets in TIME_WAIT before the start
+	Path       string
+	Took       time.Duration // from start to attached
+}
+
+// DefaultKinds are written unless --events says otherwise: all but
+// time_wait_end and syn, which cost more than they tell most people.
+func DefaultKinds() []event.Kind {
+	var kinds []event.Kind
+	for _, k := range event.Kinds() {
+		if k != event.KindTimeWaitEnd && k != event.KindSYN {
+			kinds = append(kinds, k)
+		}
+	}
+	return kinds
+}
+
+// session is one run.
+type session struct {
+	opts   Options
+	log    zerolog.Logger
+	began  time.Time
+	clock  probe.Clock
+	probe  *probe.Probe
+	reader *probe.Reader
+	writer *eventlog.Writer
+
+	account *observe.Account
+	hosts   *namespaces
+	told    losses
+	counter counterRung
+	start   atomic.Pointer[event.Start]
+	stepped time.Duration // step of the wall clock already noted
+
+	// work is what other goroutines want done by the one that reads.
+	work chan func()
+}
+
+// Run observes until ctx is done. The cause of ctx is the reason that the stop
+// event gives.
+func Run(ctx context.Context, opts Options) (err error) {
+	if opts.Kinds == nil {
+		opts.Kinds = DefaultKinds()
+	}
+	s := &session{opts: opts, log: opts.Logger, began: time.Now(), work: make(chan func(), 16)}
+	if err := s.open(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	return s.loop(ctx)
+}
+
+func (s *session) open() error {
+	var err error
+	s.probe, err = probe.Open(probe.Config{
+		Kinds: recordKinds(s.opts.Kinds), Rung: s.opts.Rung, Filters: s.opts.Filters,
+		RingBytes: s.opts.RingBytes, Facts: s.opts.Facts, Cgroups: s.opts.Cgroups,
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(s.began)
+	s.clock = probe.NewClock()
+	s.reader = s.probe.Reader(s.clock)
+	s.account = observe.NewAccount(s.coverage())
+	s.counter = newCounterRung(s.probe)
+	s.hosts = newNamespaces(s)
+	snapshots, err := s.hosts.first()
+	if err != nil {
+		s.probe.Close()
+		return err
+	}
+	s.describe()
+	if err := s.openLog(); err != nil {
+		s.probe.Close()
+		return err
+	}
+	for _, snap := range snapshots {
+		s.reader.Census(s.writer, snap)
+	}
+	if s.opts.Ready != nil {
+		s.opts.Ready(Report{
+			Choices: s.probe.Choices(), Namespaces: len(s.hosts.known), Path: s.opts.Log.Path,
+			TimeWait: s.hosts.timeWait(), Took: took,
+		})
+	}
+	return nil
+}
+
+func (s *session) openLog() error {
+	o := s.opts.Log
+	o.Kinds = s.opts.Kinds
+	o.Start = s.startEvent
+	o.Now = s.clock.Now
+	o.Notify = func(err error) {
+		if err != nil {
+			s.log.Error().Err(err).Msg("the event log cannot be written; observing goes on and counts what is lost")
+			return
+		}
+		s.log.Info().Msg("the event log is written again")
+	}
+	var err error
+	s.writer, err = eventlog.Open(o)
+	return err
+}
+
+// recordKinds are the records that the events to write are made from.
+func recordKinds(kinds []event.Kind) []bpf.Kind {
+	var records []bpf.Kind
+	for _, k := range kinds {
+		switch k {
+		case event.KindTimeWait:
+			records = append(records, bpf.KindTimeWait)
+		case event.KindTimeWaitEnd:
+			// on the timer rung they follow from the others
+			records = append(records, bpf.KindTimeWaitEnd, bpf.KindTimeWait, bpf.KindConnected)
+		case event.KindTWReuse:
+			records = append(records, bpf.KindTWReuse, bpf.KindTimeWait, bpf.KindConnected)
+		case event.KindConnectFail:
+			records = append(records, bpf.KindConnectFail)
+		case event.KindSYN:
+			records = append(records, bpf.KindSYN)
+		case event.KindSYNRefused:
+			records = append(records, bpf.KindSYNRefused)
+		case event.KindPAWSReject:
+			records = append(records, bpf.KindPAWSReject)
+		}
+	}
+	return records
+}
+
+// loop reads until the end, with everything else in between.
+func (s *session) loop(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.hosts.watch(ctx)
+	}()
+	nextStats := s.began.Add(s.opts.StatsInterval)
+	idle := func() {
+		s.doWork()
+		select {
+		case <-s.opts.Hangup:
+			s.reopen()
+		case <-s.writer.ReaderGone():
+			cancel(eventlog.ErrReaderGone)
+		default:
+		}
+		if s.opts.StatsInterval > 0 && !time.Now().Before(nextStats) {
+			nextStats = nextStats.Add(s.opts.StatsInterval)
+			s.writeStats()
+		}
+		s.counter.poll(s)
+	}
+	err := s.reader.Run(ctx, s.writer, idle)
+	cancel(nil)
+	s.waitWatch(watched)
+	return errors.Join(err, s.stop(reason(ctx, err)))
+}
+
+// waitWatch waits for the watcher, which may be waiting for us.
+func (s *session) waitWatch(watched <-chan struct{}) {
+	for {
+		select {
+		case <-watched:
+			s.doWork()
+			return
+		case f := <-s.work:
+			f()
+		}
+	}
+}
+
+func (s *session) doWork() {
+	for {
+		select {
+		case f := <-s.work:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+func (s *session) reopen() {
+	if err := s.writer.Reopen(); err != nil {
+		s.log.Error().Err(err).Msg("re-open the event log after SIGHUP")
+		return
+	}
+	s.log.Info().Str("path", s.opts.Log.Path).Msg("event log re-opened after SIGHUP")
+}
+
+func reason(ctx context.Context, err error) string {
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	cause := context.Cause(ctx)
+	if errors.Is(cause, eventlog.ErrReaderGone) {
+		return "error: " + cause.Error()
+	}
+	return cause.Error()
+}
+
+// stop reads the counters a last time, then what is left in the ring, and
+// writes the stop event.
+func (s *session) stop(reason string) error {
+	s.hosts.update()
+	if err := s.reader.Drain(s.writer); err != nil {
+		s.log.Error().Err(err).Msg("read what is left in the ring")
+	}
+	s.hosts.updateReused()
+	s.counter.now(s)
+	s.writeLosses()
+	// so that the stop event counts the lines that are on disk
+	err := s.writer.Flush()
+	s.writer.Put(&event.Stop{Stats: s.stats(), Reason: reason})
+	return err
+}
+
+func (s *session) close() error {
+	err := s.writer.Close()
+	s.probe.Close()
+	if errors.Is(err, eventlog.ErrReaderGone) {
+		return nil
+	}
+	return err
+}

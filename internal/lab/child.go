@@ -194,7 +194,7 @@ func (c *child) closeFD(fd int) error {
 	if !c.wait() {
 		return nil
 	}
-	if err := unix.Close(fd); err != nil {
+	if err := pinned(func() error { return unix.Close(fd) }); err != nil {
 		return fmt.Errorf("close inherited socket: %w", err)
 	}
 	return c.out.Encode(message{Report: &Report{}})

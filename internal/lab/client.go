@@ -30,10 +30,12 @@ type Load struct {
 	ClosesFirst bool    // else the client reads EOF before it closes
 	// NoWait makes a client that closes first close(2) at once. Otherwise it
 	// sends FIN, waits for that of the server and then closes, so that its
-	// socket is in TIME_WAIT when the connection is counted. NoWait is faster,
-	// but a few in 10,000 lose their TIME_WAIT socket to a RST, which the kernel
-	// sends when the server's FIN arrives while that socket is being made.
+	// socket is in TIME_WAIT when the connection is counted.
 	NoWait bool
+	// Spread lets the threads run on all CPUs, which is faster. Without it here
+	// and at the Server, all of both run on one CPU and no close ends in RST;
+	// with it a few in 10,000 do, and their TIME_WAIT sockets are lost.
+	Spread bool
 }
 
 // Result is what became of a Load. Attempts = Connected + all of Failed.
@@ -120,6 +122,11 @@ type worker struct {
 
 func (w *worker) loop(ctx context.Context) error {
 	l := &w.run.Load
+	if !l.Spread {
+		if err := pin(); err != nil {
+			return err
+		}
+	}
 	for ctx.Err() == nil {
 		i := w.run.next.Add(1) - 1
 		if i >= int64(l.Connections) {

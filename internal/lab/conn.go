@@ -135,7 +135,9 @@ func (c *Conn) Local() netip.AddrPort {
 }
 
 // CloseWrite sends FIN and keeps the socket.
-func (c *Conn) CloseWrite() error { return unix.Shutdown(c.fd, unix.SHUT_WR) }
+func (c *Conn) CloseWrite() error {
+	return pinned(func() error { return unix.Shutdown(c.fd, unix.SHUT_WR) })
+}
 
 // Write sends p, blocking.
 func (c *Conn) Write(p []byte) (int, error) { return unix.Write(c.fd, p) }
@@ -152,7 +154,7 @@ func (c *Conn) WaitEOF(limit time.Duration) error {
 func (c *Conn) Close() error {
 	fd := c.fd
 	c.fd = -1
-	return unix.Close(fd)
+	return pinned(func() error { return unix.Close(fd) })
 }
 
 func setRecvTimeout(fd int, limit time.Duration) error {

@@ -28,6 +28,7 @@ type Server struct {
 	Backlog     int        // 0 is 4096
 	NeverAccept bool       // listen only, so that the backlog fills
 	Threads     int        // that accept; 0 is 1
+	Spread      bool       // let the threads run on all CPUs: see Load.Spread
 }
 
 // ServerStats counts what a server has done.
@@ -54,11 +55,13 @@ type Serving struct {
 // and stops with Stop or with the lab.
 func (h *Host) Serve(s Server) (*Serving, error) {
 	sv := &Serving{first: s.ClosesFirst, stopFD: -1}
-	if err := h.Do(func() error { return sv.listen(s) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("host %s: server: %w", h.name, err), sv.closeFDs())
+	err := h.Do(func() error { return sv.listen(s) })
+	if err == nil {
+		err = sv.start(s)
 	}
-	if err := sv.start(s); err != nil {
-		return nil, errors.Join(fmt.Errorf("host %s: server: %w", h.name, err), sv.closeFDs())
+	if err != nil {
+		sv.Stop()
+		return nil, fmt.Errorf("host %s: server: %w", h.name, err)
 	}
 	sv.forget = h.atClose(sv.Stop)
 	return sv, nil
@@ -90,22 +93,16 @@ func (sv *Serving) Stop() {
 	sv.once.Do(func() {
 		_, _ = unix.Write(sv.stopFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		sv.wg.Wait()
-		_ = sv.closeFDs()
+		for _, fd := range sv.fds {
+			_ = unix.Close(fd)
+		}
+		if sv.stopFD >= 0 {
+			_ = unix.Close(sv.stopFD)
+		}
 		if sv.forget != nil {
 			sv.forget()
 		}
 	})
-}
-
-func (sv *Serving) closeFDs() error {
-	var errs []error
-	for _, fd := range sv.fds {
-		errs = append(errs, unix.Close(fd))
-	}
-	if sv.stopFD >= 0 {
-		errs = append(errs, unix.Close(sv.stopFD))
-	}
-	return errors.Join(errs...)
 }
 
 func (sv *Serving) listen(s Server) error {
@@ -200,10 +197,23 @@ func (sv *Serving) start(s Server) error {
 		}
 		return err
 	}
+	errs := make(chan error, len(loops))
 	for _, a := range loops {
-		sv.wg.Go(a.run)
+		sv.wg.Add(1)
+		onOwnThread(func() {
+			defer sv.wg.Done()
+			if s.Spread {
+				errs <- nil
+			} else {
+				errs <- pin()
+			}
+			a.run()
+		})
 	}
-	return nil
+	for range loops {
+		err = errors.Join(err, <-errs)
+	}
+	return err
 }
 
 // acceptLoop is one thread of a server. Connections that are not closed at once

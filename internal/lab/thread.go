@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,43 @@ func onOwnThread(fn func()) {
 }
 
 var errGoexit = errors.New("function left by runtime.Goexit (a test's FailNow inside Do?)")
+
+// pin ties the calling thread, which must be one of onOwnThread, to the first
+// CPU that the process may use. Where both sides of a connection do so, their
+// segments cannot overtake each other. On two CPUs now and then the ACK of a FIN
+// arrives behind the FIN sent after it; TIME_WAIT answers it, the closed socket
+// answers that with RST, and the TIME_WAIT socket is gone.
+func pin() error {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(unix.Getpid(), &allowed); err != nil {
+		return fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	for cpu := range 8 * int(unsafe.Sizeof(allowed)) {
+		if !allowed.IsSet(cpu) {
+			continue
+		}
+		var one unix.CPUSet
+		one.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			return fmt.Errorf("sched_setaffinity: %w", err)
+		}
+		return nil
+	}
+	return errors.New("sched_getaffinity: no CPU allowed")
+}
+
+// pinned runs fn on a thread tied to the CPU of pin, and waits for it.
+func pinned(fn func() error) error {
+	done := make(chan error, 1)
+	onOwnThread(func() {
+		if err := pin(); err != nil {
+			done <- err
+			return
+		}
+		done <- fn()
+	})
+	return <-done
+}
 
 // call runs fn and turns a panic into a value, to be raised again by the
 // goroutine that asked for the call, whose deferred functions close the lab.

@@ -69,20 +69,24 @@ static __always_inline void tws_tcpopt_value(struct tws_tcpopt *opt, __u8 kind,
 	}
 }
 
-static __always_inline void tws_tcpopt_note(struct tws_tcpopt *opt, __u8 kind)
+/* Notes the kind of option number @n. */
+static __always_inline void tws_tcpopt_note(struct tws_tcpopt *opt, __u32 n,
+					    __u8 kind)
 {
-	__u64 byte = (__u64)kind << (opt->count & 7) * 8;
+	__u64 byte = (__u64)kind << (n & 7) * 8;
 
-	if (opt->count < 8)
+	if (n < 8)
 		opt->kinds[0] |= byte;
-	else if (opt->count < 16)
+	else if (n < 16)
 		opt->kinds[1] |= byte;
-	else if (opt->count < 24)
+	else if (n < 24)
 		opt->kinds[2] |= byte;
 	else
 		return;
-	opt->count++;
+	opt->count = n + 1;
 }
+
+static const struct tws_tcpopt tws_no_options;
 
 /*
  * tws_tcpopt_walk - parse options
@@ -95,18 +99,24 @@ static __always_inline void tws_tcpopt_note(struct tws_tcpopt *opt, __u8 kind)
  * As in tcp_parse_options() (net/ipv4/tcp_input.c): a length below 2 or beyond
  * the header ends the walk, what was read before it counts, and the last of
  * several options of one kind wins.
+ *
+ * Verifiers follow every path through the loop whose state differs from those
+ * they have seen. So that all paths look the same after each option, the
+ * result is cleared by a helper and the position lives in memory, one byte
+ * wide: verifiers know nothing of the contents of either.
  */
 static __always_inline void tws_tcpopt_walk(struct tws_tcpopt *opt,
 					    const void *options, __u32 len)
 {
-	__u32 at = 0;
+	volatile __u8 position = 0;
 	__u32 i;
 
-	__builtin_memset(opt, 0, sizeof(*opt));
+	bpf_probe_read_kernel(opt, sizeof(*opt), &tws_no_options);
 	if (len > TWS_TCPOPT_MAX)
 		len = TWS_TCPOPT_MAX;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TWS_TCPOPT_MAX; i++) {
+		__u32 at = position;
 		__u8 head[2] = {};
 
 		if (at >= len)
@@ -118,9 +128,9 @@ static __always_inline void tws_tcpopt_walk(struct tws_tcpopt *opt,
 			opt->eol_pad = len - at - 1;
 			return;
 		}
-		tws_tcpopt_note(opt, head[0]);
+		tws_tcpopt_note(opt, i, head[0]);
 		if (head[0] == TWS_TCPOPT_NOP) {
-			at++;
+			position = at + 1;
 			continue;
 		}
 		if (at + 1 >= len || head[1] < 2 || at + head[1] > len) {
@@ -128,7 +138,7 @@ static __always_inline void tws_tcpopt_walk(struct tws_tcpopt *opt,
 			return;
 		}
 		tws_tcpopt_value(opt, head[0], head[1], options + at);
-		at += head[1];
+		position = at + head[1];
 	}
 }
 

@@ -79,7 +79,7 @@ int tws_census_holders(struct bpf_iter__task_file *ctx)
 	socket = BPF_CORE_READ(file, private_data);
 	sk = BPF_CORE_READ(socket, sk);
 	if (sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
-		sk = BPF_CORE_READ((struct mptcp_sock *)sk, first);
+		sk = tws_mptcp_first(sk);
 	if (!sk || !tws_is_tcp(sk))
 		return 0;
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);

@@ -112,4 +112,14 @@ static __always_inline __u64 tws_cgroup_ancestor(const void *ancestors,
 	return BPF_CORE_READ(ancestor, kn, id);
 }
 
+/* The first subflow of an MPTCP socket; kernels built without MPTCP have none. */
+static __always_inline struct sock *tws_mptcp_first(const struct sock *sk)
+{
+	const struct mptcp_sock *msk = (const void *)sk;
+
+	if (!bpf_core_field_exists(msk->first))
+		return NULL;
+	return BPF_CORE_READ(msk, first);
+}
+
 #endif

@@ -94,8 +94,11 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	defer signal.Stop(hangup)
 	opts.Hangup = hangup
 	defer onSignals(cancel)()
-	// a reader that goes away shows as EPIPE, not as our death
-	signal.Ignore(unix.SIGPIPE)
+	// a reader of standard error that goes away must not end us; ignoring the
+	// signal would be inherited by commands that we start
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, unix.SIGPIPE)
+	defer signal.Stop(pipe)
 	return session.Run(ctx, opts)
 }
 

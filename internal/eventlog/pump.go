@@ -238,7 +238,11 @@ func (p *pump) begin() error {
 		return err
 	}
 	if fresh {
-		p.head = p.enc.Append(nil, p.w.opts.Start(p.part))
+		start := p.w.opts.Start(p.part)
+		if t, ok := p.nextTime(); ok && t < start.Time {
+			start.Time = t
+		}
+		p.head = p.enc.Append(nil, start)
 		p.empty = true
 	}
 	if len(p.head) == 0 {
@@ -253,6 +257,19 @@ func (p *pump) begin() error {
 	p.w.written[event.KindStart]++
 	p.w.mu.Unlock()
 	return err
+}
+
+// nextTime returns the time of the line that the new file goes on with, so that
+// its start line is not later.
+func (p *pump) nextTime() (int64, bool) {
+	if p.chunk == nil || p.chunk.next >= len(p.chunk.marks) {
+		return 0, false
+	}
+	ev, err := event.Decode(p.chunk.line())
+	if err != nil {
+		return 0, false
+	}
+	return ev.UnixNano(), true
 }
 
 // writeChunk writes the rest of p.chunk, over as many files as it takes.

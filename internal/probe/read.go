@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -26,6 +27,7 @@ type Reader struct {
 	decoder *decoder
 	table   *table // nil unless a rung needs it
 	sample  ringbuf.Record
+	last    atomic.Int64 // decoder.last as of the last batch
 	// Reused counts TIME_WAIT sockets taken over, by network namespace, on the
 	// rung where the kernel side does not count them.
 	Reused map[uint32]uint64
@@ -62,8 +64,13 @@ func (r *Reader) Stamp() int64 {
 	if r.probe.reader.AvailableBytes() == 0 || r.decoder.last == 0 {
 		r.decoder.last = max(r.decoder.last, r.decoder.clock.Now())
 	}
+	r.last.Store(r.decoder.last)
 	return r.decoder.last
 }
+
+// Last returns the time of the last event, 0 before the first: no later event
+// is earlier. Any goroutine may call it.
+func (r *Reader) Last() int64 { return r.last.Load() }
 
 // batchMax is how many records are read before other work gets a turn.
 const batchMax = 4096
@@ -105,6 +112,7 @@ func (r *Reader) batch(sink Sink, deadline time.Time) error {
 		r.deliver(sink, r.sample.RawSample)
 	}
 	r.expire(sink, bootNow())
+	r.last.Store(r.decoder.last)
 	return nil
 }
 
@@ -130,7 +138,7 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 	case bpf.KindTimeWait:
 		rec, err := record[bpf.TimeWait](sample)
 		if err == nil {
-			r.table.enter(rec.Tuple, h.TimeNs, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+			r.entered(sink, rec)
 		}
 	case bpf.KindPAWSReject:
 		rec, err := record[bpf.PawsReject](sample)
@@ -143,6 +151,25 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 			r.reused(sink, rec)
 		}
 	}
+}
+
+// entered: a socket is in TIME_WAIT. If its 4-tuple was so already, that socket
+// has ended meanwhile in a way that this rung does not show.
+func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
+	now := rec.H.TimeNs
+	since, was := r.table.take(rec.Tuple, now)
+	r.table.enter(rec.Tuple, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+	if !was || !r.table.ends {
+		return
+	}
+	d := r.decoder
+	d.timeWaitEnd = event.TimeWaitEnd{
+		Header: d.header(rec.H),
+		Socket: d.socket(&rec.Tuple, nil),
+		Reason: event.EndUnknown,
+		AgeMS:  uint32((now - since) / uint64(time.Millisecond)),
+	}
+	sink.Put(&d.timeWaitEnd)
 }
 
 // reused: a connect() got a 4-tuple that was in TIME_WAIT.

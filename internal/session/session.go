@@ -121,6 +121,7 @@ func (s *session) open() error {
 		return err
 	}
 	s.describe()
+	s.reader.Stamp()
 	if err := s.openLog(); err != nil {
 		s.probe.Close()
 		return err
@@ -141,7 +142,7 @@ func (s *session) openLog() error {
 	o := s.opts.Log
 	o.Kinds = s.opts.Kinds
 	o.Start = s.startEvent
-	o.Now = s.clock.Now
+	o.Now = s.reader.Last
 	o.Notify = func(err error) {
 		if err != nil {
 			s.log.Error().Err(err).Msg("the event log cannot be written; observing goes on and counts what is lost")

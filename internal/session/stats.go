@@ -212,6 +212,9 @@ func (s *session) describe() {
 // startEvent is the first line of a file; the event log's own goroutine asks.
 func (s *session) startEvent(part int) *event.Start {
 	e := *s.start.Load()
-	e.Time, e.Part = s.clock.Now(), part
+	e.Time, e.Part = s.reader.Last(), part
+	if e.Time == 0 {
+		e.Time = s.clock.Now()
+	}
 	return &e
 }

@@ -69,7 +69,7 @@ func checkRung(name string) (probe.Rung, error) {
 	case "", probe.Fentry, probe.Kprobe, probe.Tracepoint:
 		return rung, nil
 	default:
-		return "", fmt.Errorf("--rung %q: want fentry, kprobe or tracepoint", event.Clean(name))
+		return "", usageError{fmt.Errorf("--rung %q: want fentry, kprobe or tracepoint", event.Clean(name))}
 	}
 }
 

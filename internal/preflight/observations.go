@@ -55,7 +55,7 @@ func observations(in Input) []Observation {
 			}
 		}
 		o.MissingHooks = append(o.MissingHooks, c.Missing...)
-		o.Best = len(c.Tried) == 0 && c.Rung != probe.None && c.Rung != probe.Counter
+		o.Best = in.Rung == "" && len(c.Tried) == 0 && c.Rung != probe.None && c.Rung != probe.Counter
 	}
 	return all
 }

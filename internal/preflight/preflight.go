@@ -61,6 +61,8 @@ type Report struct {
 	Kernel     Kernel `json:"kernel"`
 	// Missing are the capabilities that twscope would use but does not have.
 	Missing []Capability `json:"capabilities_missing"`
+	// MissingRemedy says how to get them; empty: none is missing.
+	MissingRemedy string `json:"capabilities_remedy"`
 	// Observations are all that twscope knows; none if they could not be tried.
 	Observations []Observation `json:"observations"`
 	// Sysctls are those that matter, by groups of network namespaces in which
@@ -83,7 +85,7 @@ type Report struct {
 type Coverage struct {
 	Total    int `json:"total"`    // that twscope knows
 	Observed int `json:"observed"` // that have a rung here
-	Best     int `json:"best"`     // that have their best rung here
+	Best     int `json:"best"`     // that have their best rung here; 0 with --rung
 }
 
 // Kernel describes the kernel and what of it is visible to us.
@@ -115,7 +117,6 @@ type Capability struct {
 	Name     string `json:"name"`
 	For      string `json:"for"`
 	Required bool   `json:"required"` // without it nothing can be observed
-	Remedy   string `json:"remedy"`
 }
 
 // Observation is one thing that twscope can see, and how it would see it here.
@@ -123,7 +124,8 @@ type Observation struct {
 	Name string `json:"name"`
 	Sees string `json:"sees"`
 	Rung string `json:"rung"` // see probe.Rung; none: it cannot be made
-	// Best: no better rung exists, or a lower one would do as well.
+	// Best: no better rung exists. It is not told with --rung, which leaves
+	// better ones untried.
 	Best bool   `json:"best"`
 	Lost string `json:"lost"` // what this rung cannot see; empty: nothing
 	// Tried are the better rungs that do not work here.
@@ -187,7 +189,8 @@ func Build(in Input) Report {
 	r := Report{
 		ForcedRung:       string(in.Rung),
 		Kernel:           describeKernel(in),
-		Missing:          capabilities(in),
+		Missing:          []Capability{},
+		MissingRemedy:    capabilityRemedy(in),
 		Observations:     observations(in),
 		UnreadNamespaces: []UnreadNamespace{},
 		HiddenProcesses:  in.Unreadable,
@@ -196,6 +199,9 @@ func Build(in Input) Report {
 		Problems:         []string{},
 	}
 	r.Sysctls, r.UnreadNamespaces = sysctlGroups(in.Namespaces, in.BTF.TSOffset)
+	for _, n := range in.Missing {
+		r.Missing = append(r.Missing, Capability{n.Name, n.For, n.Required})
+	}
 	for _, l := range in.RecycleLines {
 		r.RecycleLines = append(r.RecycleLines, ConfigLine{clean(l.File), l.No, clean(l.Text)})
 	}

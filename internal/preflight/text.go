@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/twscope/twscope/internal/kernel"
@@ -90,9 +91,9 @@ func (r Report) writeCapabilities(p *page) {
 		if c.Required {
 			need = "required: "
 		}
-		p.row(2, []int{19}, c.Name, need+c.For)
-		p.row(2, []int{19}, "", c.Remedy)
+		p.row(2, []int{len("CAP_DAC_READ_SEARCH")}, c.Name, need+c.For)
 	}
+	p.row(2, nil, "remedy: "+r.MissingRemedy)
 }
 
 func (r Report) writeObservations(p *page, verbose bool) {
@@ -100,7 +101,7 @@ func (r Report) writeObservations(p *page, verbose bool) {
 		p.title("Observations: none can be made")
 		return
 	}
-	p.title("Observations, and the rung (the way to observe) that was tried with success, then undone")
+	p.title("Observations, and the rung (the way to observe) that works here; each was tried, then undone")
 	var names, ways []string
 	for _, o := range r.Observations {
 		names, ways = append(names, o.Name), append(ways, o.Rung)
@@ -290,7 +291,7 @@ func namespaceText(n NamespaceName) string {
 		notes = append(notes, "ours")
 	}
 	notes = append(notes, n.Names...)
-	text := fmt.Sprintf("%d", n.Inode)
+	text := strconv.FormatUint(uint64(n.Inode), 10)
 	if len(notes) > 0 {
 		text += " (" + strings.Join(notes, ", ") + ")"
 	}

@@ -46,18 +46,20 @@ func describeKernel(in Input) Kernel {
 	return k
 }
 
-func capabilities(in Input) []Capability {
-	list := []Capability{}
-	for _, n := range in.Missing {
-		remedy := "run as root, or set AmbientCapabilities=" + n.Name + " in the systemd unit"
-		if in.UID == 0 {
-			short := strings.TrimPrefix(n.Name, "CAP_")
-			remedy = "root has lost it: in a container start that with --cap-add " + short +
-				"; in a systemd unit add " + n.Name + " to CapabilityBoundingSet="
-		}
-		list = append(list, Capability{n.Name, n.For, n.Required, remedy})
+// capabilityRemedy says how to get the capabilities that are missing.
+func capabilityRemedy(in Input) string {
+	if len(in.Missing) == 0 {
+		return ""
 	}
-	return list
+	var names []string
+	for _, n := range in.Missing {
+		names = append(names, n.Name)
+	}
+	if in.UID != 0 {
+		return "run as root, or in a systemd unit set AmbientCapabilities=" + strings.Join(names, " ")
+	}
+	return "root has lost them: in a systemd unit add them to CapabilityBoundingSet=, start a container with --cap-add " +
+		strings.ReplaceAll(strings.Join(names, " --cap-add "), "CAP_", "")
 }
 
 // warnings collects what --strict minds, in the order of the report.
@@ -126,7 +128,7 @@ func blocked(in Input) (why, remedy string) {
 	}
 	switch err := in.ProbeErr; {
 	case len(required) > 0:
-		return "twscope lacks " + strings.Join(required, " and "), "run it as root: sudo twscope check"
+		return "twscope lacks " + strings.Join(required, " and "), capabilityRemedy(in)
 	case in.BTF.Bytes == 0:
 		return "this kernel has no type information (BTF), without which its structures cannot be read",
 			"use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions have since 2021; /sys/kernel/btf/vmlinux exists there"

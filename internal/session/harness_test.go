@@ -99,7 +99,9 @@ func (w *watcher) stop() log {
 	w.t.Helper()
 	w.end()
 	eventtest.ValidateFile(w.t, w.path)
-	return readLog(w.t, w.path)
+	l := readLog(w.t, w.path)
+	l.inOrder(w.t)
+	return l
 }
 
 // log is the events of a run.
@@ -122,6 +124,19 @@ func readLog(t testing.TB, path string) log {
 			t.Fatal(err)
 		}
 		l = append(l, ev)
+	}
+}
+
+// inOrder fails the test if the time of an event is before that of the line
+// above it.
+func (l log) inOrder(t testing.TB) {
+	t.Helper()
+	for i := 1; i < len(l); i++ {
+		if back := l[i-1].UnixNano() - l[i].UnixNano(); back > 0 {
+			t.Errorf("line %d (%s) is %s older than the line before (%s)",
+				i+1, l[i].Kind(), time.Duration(back), l[i-1].Kind())
+			return
+		}
 	}
 }
 

@@ -51,7 +51,7 @@ func (p *page) title(text string) {
 func wrap(text string, width int) []string {
 	lines := []string{""}
 	used := 0
-	for _, word := range strings.FieldsSeq(text) {
+	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		end := len(lines) - 1
 		switch {

@@ -23,17 +23,18 @@ static __always_inline __u64 tws_ctx_arg(const __u64 *ctx, int n)
 /*
  * The table of established and TIME_WAIT sockets: per protocol up to 6.0,
  * then per network namespace (d1e5e6408b30 "tcp: Introduce optional per-netns
- * ehash."), when skc_prot->h.hashinfo became NULL for TCP.
+ * ehash."), when skc_prot->h.hashinfo became NULL for TCP. In between, from
+ * 5.17 (fbb8295248e1) to 6.0, tcp_death_row was a pointer.
  */
 static __always_inline struct inet_hashinfo *tws_hashinfo(const struct sock *sk)
 {
+	const struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 	struct inet_hashinfo *hashinfo;
 
 	hashinfo = BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
 	if (!hashinfo &&
-	    bpf_core_field_exists(struct inet_timewait_death_row, hashinfo))
-		hashinfo = BPF_CORE_READ(sk, __sk_common.skc_net.net,
-					 ipv4.tcp_death_row.hashinfo);
+	    bpf_core_field_exists(net->ipv4.tcp_death_row.hashinfo))
+		hashinfo = BPF_CORE_READ(net, ipv4.tcp_death_row.hashinfo);
 	return hashinfo;
 }
 

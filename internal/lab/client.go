@@ -116,8 +116,9 @@ type worker struct {
 	fails     map[unix.Errno]int
 	closeErrs map[unix.Errno]int
 
-	mu sync.Mutex // guards fd against interrupt
-	fd int
+	stopped atomic.Bool
+	mu      sync.Mutex // guards fd against interrupt
+	fd      int
 }
 
 func (w *worker) loop(ctx context.Context) error {
@@ -173,7 +174,7 @@ func (w *worker) one(l *Load, target netip.AddrPort) error {
 	w.hold(fd)
 	defer w.release()
 	start := time.Now()
-	err = l.connect(fd, target)
+	err = l.connect(fd, target, &w.stopped)
 	took := time.Since(start)
 	if err != nil {
 		return w.count(w.fails, err)
@@ -224,8 +225,9 @@ func (w *worker) release() {
 	w.fd = -1
 }
 
-// interrupt wakes a thread that is blocked in connect or read.
+// interrupt ends a wait in connect or read.
 func (w *worker) interrupt() {
+	w.stopped.Store(true)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fd >= 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ type Dial struct {
 	NoPort    bool          // IP_BIND_ADDRESS_NO_PORT: bind the address, pick the port in connect
 	Linger    *int          // SO_LINGER in seconds; 0 closes with RST
 	MPTCP     bool          // IPPROTO_MPTCP
-	Timeout   time.Duration // SO_SNDTIMEO; when it passes, connect fails with EINPROGRESS. 0 = the kernel's own
+	Timeout   time.Duration // when it passes, connect counts as failed with EINPROGRESS; 0 = the kernel's own. Not with io_uring
 	Via       Via
 }
 
@@ -47,8 +48,11 @@ func (h *Host) Connect(d Dial, target netip.AddrPort) (*Conn, error) {
 		if err != nil {
 			return err
 		}
-		if err := d.connect(fd, target); err != nil {
+		if err := d.connect(fd, target, new(atomic.Bool)); err != nil {
 			return errors.Join(fmt.Errorf("host %s: connect to %s: %w", h.name, target, err), unix.Close(fd))
+		}
+		if err := setSendTimeout(fd, 0); err != nil {
+			return errors.Join(err, unix.Close(fd))
 		}
 		c.fd = fd
 		return nil
@@ -70,11 +74,12 @@ func (d *Dial) socket(target netip.Addr) (fd int, err error) {
 			_ = unix.Close(fd)
 		}
 	}()
+	slice := connectSlice
 	if d.Timeout > 0 {
-		tv := unix.NsecToTimeval(d.Timeout.Nanoseconds())
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
-			return -1, fmt.Errorf("set SO_SNDTIMEO: %w", err)
-		}
+		slice = min(slice, d.Timeout)
+	}
+	if err := setSendTimeout(fd, slice); err != nil {
+		return -1, err
 	}
 	if d.Linger != nil {
 		l := &unix.Linger{Onoff: 1, Linger: int32(*d.Linger)}
@@ -114,15 +119,49 @@ func (d *Dial) bind(fd int, target netip.Addr) error {
 	return nil
 }
 
-// connect returns the bare errno of a failed connect.
-func (d *Dial) connect(fd int, target netip.AddrPort) error {
+// connectSlice is how long connect(2) itself may block (SO_SNDTIMEO). Then it
+// goes on in the background and poll(2) waits, which unlike connect can be
+// stopped: kernels with a pending waiter refuse to shut a SYN_SENT socket down.
+const connectSlice = 100 * time.Millisecond
+
+// connect returns the bare errno of a failed connect; EINPROGRESS if the
+// Timeout has passed, ECANCELED if stopped was set meanwhile.
+func (d *Dial) connect(fd int, target netip.AddrPort, stopped *atomic.Bool) error {
 	switch d.Via {
 	case ViaSyscall:
-		return unix.Connect(fd, sockaddr(target))
 	case ViaURing, ViaSQPoll:
 		return uringConnect(fd, target, d.Via == ViaSQPoll)
+	default:
+		return fmt.Errorf("via %q: want %q, %q or nothing", d.Via, ViaURing, ViaSQPoll)
 	}
-	return fmt.Errorf("via %q: want %q, %q or nothing", d.Via, ViaURing, ViaSQPoll)
+	start := time.Now()
+	err := unix.Connect(fd, sockaddr(target))
+	// EINTR: a signal of the Go runtime; like EINPROGRESS, not the end.
+	if !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for !stopped.Load() {
+		wait := connectSlice
+		if d.Timeout > 0 {
+			if wait = min(wait, d.Timeout-time.Since(start)); wait <= 0 {
+				return unix.EINPROGRESS
+			}
+		}
+		n, err := unix.Poll(fds, int(wait.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n <= 0 {
+			continue
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return err
+	}
+	return unix.ECANCELED
 }
 
 // Local is the socket's own address; the zero AddrPort once it is closed.
@@ -155,6 +194,14 @@ func (c *Conn) Close() error {
 	fd := c.fd
 	c.fd = -1
 	return pinned(func() error { return unix.Close(fd) })
+}
+
+func setSendTimeout(fd int, limit time.Duration) error {
+	tv := unix.NsecToTimeval(limit.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return fmt.Errorf("set SO_SNDTIMEO: %w", err)
+	}
+	return nil
 }
 
 func setRecvTimeout(fd int, limit time.Duration) error {

@@ -45,6 +45,9 @@ func TestCloseOrder(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)
+			if tc.server.MPTCP {
+				needMPTCP(t, p.server)
+			}
 			sv := serve(t, p.server, tc.server)
 			dst := map[int]netip.Addr{
 				4: p.link.B.Addr4(), 6: p.link.B.Addr6(), 46: netip.AddrFrom16(p.link.B.Addr4().As16()),
@@ -89,7 +92,8 @@ func TestFastLoadIsCountedByTheKernel(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			_, hosts := newHosts(t, "host")
 			h := hosts[0]
-			must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0")) // 2, the default, re-uses on loopback
+			must(t, h.Sysctl("net.ipv4.tcp_max_tw_buckets", "65536")) // less by default on small machines
+			must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0"))           // 2, the default, re-uses on loopback
 			sv := serve(t, h, Server{Ports: 4, Spread: tc.spread})
 			before := netstat(t, h)
 			res := run(t, h, Load{
@@ -261,7 +265,7 @@ func TestConnectVia(t *testing.T) {
 			t.Run(fmt.Sprintf("%q to %s", via, dst), func(t *testing.T) {
 				_, hosts := newHosts(t, "host")
 				h := hosts[0]
-				sv := serve(t, h, Server{MPTCP: true})
+				sv := serve(t, h, Server{})
 				target := sv.Targets(dst)[0]
 				c, err := h.Connect(Dial{Via: via}, target)
 				if URingUnavailable(err) {
@@ -290,6 +294,7 @@ func TestConnectVia(t *testing.T) {
 
 func TestMPTCPClient(t *testing.T) {
 	p := newPair(t)
+	needMPTCP(t, p.server)
 	sv := serve(t, p.server, Server{MPTCP: true})
 	res := run(t, p.client, Load{
 		Dial:    Dial{MPTCP: true},

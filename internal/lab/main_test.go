@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -24,6 +25,14 @@ func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces")
+	}
+}
+
+// needMPTCP skips if this kernel has no MPTCP at all, and for no other reason.
+func needMPTCP(t *testing.T, h *Host) {
+	t.Helper()
+	if _, err := h.ReadSysctl("net.mptcp.enabled"); errors.Is(err, os.ErrNotExist) {
+		t.Skipf("kernel without CONFIG_MPTCP: %v", err)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 func TestLoadInAProcessOfItsOwn(t *testing.T) {
 	p := newPair(t)
-	sv := must1[*Process](t)(p.server.Spawn(t.Context(), Program{Comm: "srv with space", Server: &Server{MPTCP: true}}))
+	sv := must1[*Process](t)(p.server.Spawn(t.Context(), Program{Comm: "srv with space", Server: &Server{}}))
 	targets := (&Serving{addrs: sv.Addrs}).Targets(p.link.B.Addr4())
 	client := must1[*Process](t)(p.client.Spawn(t.Context(), Program{
 		Comm: "curl", Load: &Load{Targets: targets, Connections: 25, ClosesFirst: true},

@@ -27,8 +27,9 @@ enum tws_kind : __u8 {
 	TWS_KIND_SYN,
 	TWS_KIND_SYN_REFUSED,
 	TWS_KIND_PAWS_REJECT,
-	/* not an event: a connect() left SYN_SENT, so a TIME_WAIT socket with
-	 * its 4-tuple has been re-used
+	/* not an event: a connect() left SYN_SENT; if a TIME_WAIT socket had
+	 * its 4-tuple, that is gone, and was re-used if the sequence numbers
+	 * go on from there
 	 */
 	TWS_KIND_CONNECTED,
 	TWS_KIND_MAX,
@@ -122,10 +123,11 @@ struct tws_time_wait {
 	__u64 connect_ns; /* when connect() was called; 0: not known */
 	__u32 ts_recent;
 	__u32 timeout_ms;
+	__u32 snd_nxt; /* a connect() that takes it over starts from here */
 	enum tws_role role;
 	enum tws_substate substate;
 	__u8 timestamps;
-	__u8 pad[5];
+	__u8 pad[1];
 };
 
 struct tws_time_wait_end {
@@ -143,7 +145,7 @@ struct tws_reuse {
 	struct tws_owner owner;
 	__u64 connect_ns;
 	__u32 age_ms; /* of the TIME_WAIT socket; CONNECTED: 0 */
-	__u32 pad;
+	__u32 isn;    /* CONNECTED: the initial sequence number; else 0 */
 };
 
 struct tws_connect_fail {
@@ -223,6 +225,7 @@ struct tws_census {
 	__s32 ts_recent_age_s; /* since ts_recent was taken, in s */
 	__u32 entry_age_ms;    /* since tw_entry_stamp (6.14 and later) */
 	__u32 remaining_ms;
+	__u32 snd_nxt;
 	enum tws_role role;
 	enum tws_substate substate;
 	__u8 timestamps;

@@ -35,6 +35,7 @@ int tws_census_timewait(struct bpf_iter__tcp *ctx)
 	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER
 					     : TWS_ROLE_UNKNOWN;
 	e.substate = tws_tw_substate(tw);
+	e.snd_nxt = BPF_CORE_READ(skc, skc_tw_snd_nxt);
 	e.remaining_ms = tws_tw_remaining_ms(tw);
 	stamp = BPF_CORE_READ(tcptw, tw_ts_recent_stamp);
 	e.timestamps = stamp != 0;

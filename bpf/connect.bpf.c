@@ -29,6 +29,7 @@ struct tws_abi {
 	struct tws_syn_refused syn_refused;
 	struct tws_paws_reject paws_reject;
 	struct tws_census census;
+	__u32 pad;
 	struct tws_sock sock;
 	struct tws_listener_key listener_key;
 	struct tws_listener listener;
@@ -184,10 +185,14 @@ static __always_inline bool tws_connect_failed_here(const struct sock *sk)
 
 /*
  * SYN_SENT is over. When tcp_tw_reuse may have been at work, tell user space,
- * which knows whether the 4-tuple was in TIME_WAIT.
+ * which knows whether the 4-tuple was in TIME_WAIT, and with which sequence
+ * numbers.
+ *
+ * @acked: 1 when the peer has acknowledged the SYN, so that snd_una is past it
  */
-static __always_inline void tws_left_syn_sent(const struct sock *sk)
+static __always_inline void tws_left_syn_sent(const struct sock *sk, __u32 acked)
 {
+	const struct tcp_sock *tp = (const void *)sk;
 	struct tws_tally *c;
 	struct tws_tuple tuple;
 	struct tws_reuse *e;
@@ -212,6 +217,7 @@ static __always_inline void tws_left_syn_sent(const struct sock *sk)
 	e->tuple = tuple;
 	e->owner = s->owner;
 	e->connect_ns = s->syn_ns;
+	e->isn = BPF_CORE_READ(tp, snd_una) - acked;
 	tws_submit(e, sizeof(*e));
 }
 
@@ -228,7 +234,7 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 		    tws_connect_failed_here(sk))
 			tws_connect_failed(sk, EADDRNOTAVAIL, true);
 		else if (tws_cfg.reuse_on_state)
-			tws_left_syn_sent(sk);
+			tws_left_syn_sent(sk, 0);
 		if (BPF_CORE_READ(sk, sk_err) == ETIMEDOUT)
 			tws_syn_unanswered(sk);
 		break;
@@ -259,7 +265,7 @@ int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 		if (oldstate == TCP_SYN_RECV)
 			tws_on_accept(sk);
 		else if (oldstate == TCP_SYN_SENT && tws_cfg.reuse_on_state)
-			tws_left_syn_sent(sk);
+			tws_left_syn_sent(sk, 1);
 		break;
 	case TCP_CLOSE:
 		if (tws_is_tcp(sk))

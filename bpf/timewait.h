@@ -68,6 +68,7 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 	 */
 	e->timestamps = BPF_CORE_READ(tp, rx_opt.ts_recent_stamp) != 0;
 	e->ts_recent = BPF_CORE_READ(tp, rx_opt.ts_recent);
+	e->snd_nxt = BPF_CORE_READ(tp, snd_nxt);
 	tws_submit(e, sizeof(*e));
 }
 

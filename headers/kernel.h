@@ -112,6 +112,9 @@ struct sock_common {
 	union {
 		struct hlist_nulls_node skc_nulls_node;
 	};
+	union {
+		__u32 skc_tw_snd_nxt;
+	};
 };
 
 struct sock {

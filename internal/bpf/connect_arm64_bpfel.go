@@ -20,6 +20,7 @@ type connectTwsCensus struct {
 	TsRecentAgeS int32
 	EntryAgeMs   uint32
 	RemainingMs  uint32
+	SndNxt       uint32
 	Role         connectTwsRole
 	Substate     connectTwsSubstate
 	Timestamps   uint8
@@ -180,7 +181,7 @@ type connectTwsReuse struct {
 	Owner     connectTwsOwner
 	ConnectNs uint64
 	AgeMs     uint32
-	Pad       uint32
+	Isn       uint32
 }
 
 type connectTwsRole uint8
@@ -286,10 +287,11 @@ type connectTwsTimeWait struct {
 	ConnectNs  uint64
 	TsRecent   uint32
 	TimeoutMs  uint32
+	SndNxt     uint32
 	Role       connectTwsRole
 	Substate   connectTwsSubstate
 	Timestamps uint8
-	Pad        [5]uint8
+	Pad        [1]uint8
 }
 
 type connectTwsTimeWaitEnd struct {

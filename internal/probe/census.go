@@ -139,7 +139,7 @@ func (r *Reader) Census(sink Sink, s Snapshot) {
 		if r.table != nil {
 			left := uint64(c.RemainingMs) * uint64(time.Millisecond)
 			age := whole - min(left, whole)
-			r.table.enterAged(c.Tuple, s.boot-min(age, s.boot), s.boot+left)
+			r.table.enter(c.Tuple, c.SndNxt, s.boot-min(age, s.boot), age+left)
 		}
 		sink.Put(r.censusEvent(c, s))
 	}

@@ -148,7 +148,7 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 	case bpf.KindConnected:
 		rec, err := record[bpf.Reuse](sample)
 		if err == nil {
-			r.reused(sink, rec)
+			r.connected(sink, rec)
 		}
 	}
 }
@@ -157,39 +157,54 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 // has ended meanwhile in a way that this rung does not show.
 func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
 	now := rec.H.TimeNs
-	since, was := r.table.take(rec.Tuple, now)
-	r.table.enter(rec.Tuple, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
-	if !was || !r.table.ends {
-		return
+	since, _, was := r.table.take(rec.Tuple, now)
+	r.table.enter(rec.Tuple, rec.SndNxt, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+	if was {
+		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, since)
 	}
-	d := r.decoder
-	d.timeWaitEnd = event.TimeWaitEnd{
-		Header: d.header(rec.H),
-		Socket: d.socket(&rec.Tuple, nil),
-		Reason: event.EndUnknown,
-		AgeMS:  uint32((now - since) / uint64(time.Millisecond)),
-	}
-	sink.Put(&d.timeWaitEnd)
 }
 
-// reused: a connect() got a 4-tuple that was in TIME_WAIT.
-func (r *Reader) reused(sink Sink, rec *bpf.Reuse) {
-	entered, ok := r.table.take(rec.Tuple, rec.ConnectNs)
+// reuseGap is what tcp_twsk_unique() (net/ipv4/tcp_ipv4.c) adds to the end of
+// the old connection's sequence numbers: beyond any window without scaling,
+// and 2.
+const reuseGap = 65535 + 2
+
+// connected: a connect() got a 4-tuple. If it was in TIME_WAIT, that socket is
+// gone: taken over when the sequence numbers go on from its own, else killed,
+// as by a late RST of the peer.
+func (r *Reader) connected(sink Sink, rec *bpf.Reuse) {
+	entered, sndNxt, ok := r.table.take(rec.Tuple, rec.ConnectNs)
 	if !ok {
+		return
+	}
+	if rec.Isn != sndNxt+reuseGap {
+		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, entered)
 		return
 	}
 	r.Reused[rec.Tuple.Netns]++
 	d := r.decoder
-	age := uint32((rec.ConnectNs - entered) / uint64(time.Millisecond))
-	h := d.header(rec.H)
-	socket := d.socket(&rec.Tuple, &rec.Owner)
-	d.twReuse = event.TWReuse{Header: h, Socket: socket, AgeMS: age}
-	sink.Put(&d.twReuse)
-	if r.table.ends {
-		d.timeWaitEnd = event.TimeWaitEnd{Header: h, Socket: socket, Reason: event.EndReused, AgeMS: age}
-		d.timeWaitEnd.Owner = event.Owner{}
-		sink.Put(&d.timeWaitEnd)
+	d.twReuse = event.TWReuse{
+		Header: d.header(rec.H),
+		Socket: d.socket(&rec.Tuple, &rec.Owner),
+		AgeMS:  uint32((rec.ConnectNs - entered) / uint64(time.Millisecond)),
 	}
+	sink.Put(&d.twReuse)
+	r.ended(sink, rec.H, &rec.Tuple, event.EndReused, entered)
+}
+
+// ended tells of the end of a TIME_WAIT socket, if anybody wants to know.
+func (r *Reader) ended(sink Sink, h bpf.Header, t *bpf.Tuple, reason event.EndReason, entered uint64) {
+	if !r.table.ends {
+		return
+	}
+	d := r.decoder
+	d.timeWaitEnd = event.TimeWaitEnd{
+		Header: d.header(h),
+		Socket: d.socket(t, nil),
+		Reason: reason,
+		AgeMS:  uint32((h.TimeNs - entered) / uint64(time.Millisecond)),
+	}
+	sink.Put(&d.timeWaitEnd)
 }
 
 // expire tells of the TIME_WAIT sockets whose timer has ended by now.
@@ -198,16 +213,6 @@ func (r *Reader) expire(sink Sink, now uint64) {
 		return
 	}
 	r.table.expire(now, func(t bpf.Tuple, entered, expires uint64) {
-		if !r.table.ends {
-			return
-		}
-		d := r.decoder
-		d.timeWaitEnd = event.TimeWaitEnd{
-			Header: d.header(bpf.Header{TimeNs: expires}),
-			Socket: d.socket(&t, nil),
-			Reason: event.EndExpired,
-			AgeMS:  uint32((expires - entered) / uint64(time.Millisecond)),
-		}
-		sink.Put(&d.timeWaitEnd)
+		r.ended(sink, bpf.Header{TimeNs: expires}, &t, event.EndExpired, entered)
 	})
 }

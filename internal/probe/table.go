@@ -30,7 +30,7 @@ type tableEntry struct {
 	entered uint64 // CLOCK_BOOTTIME, ns
 	expires uint64 // 0: gone before its time
 	hash    uint32
-	_       uint32
+	sndNxt  uint32
 }
 
 const (
@@ -58,21 +58,16 @@ func (t *table) hash(tuple *bpf.Tuple) uint32 {
 }
 
 // enter adds a socket, or renews the entry of its predecessor.
-func (t *table) enter(tuple bpf.Tuple, now, timeout uint64) {
+func (t *table) enter(tuple bpf.Tuple, sndNxt uint32, now, timeout uint64) {
 	t.remove(&tuple)
 	if t.tail-t.head == uint64(len(t.entries)) {
 		t.makeRoom()
 	}
 	h := t.hash(&tuple)
-	*t.at(t.tail) = tableEntry{tuple: tuple, entered: now, expires: now + timeout, hash: h}
+	*t.at(t.tail) = tableEntry{tuple: tuple, entered: now, expires: now + timeout, hash: h, sndNxt: sndNxt}
 	t.insert(h, t.tail)
 	t.tail++
 	t.live++
-}
-
-// enterAged adds a socket that has been in TIME_WAIT for some time.
-func (t *table) enterAged(tuple bpf.Tuple, entered, expires uint64) {
-	t.enter(tuple, entered, expires-entered)
 }
 
 // rearm: the kernel has restarted the timer for another TCP_TIMEWAIT_LEN.
@@ -82,15 +77,16 @@ func (t *table) rearm(tuple bpf.Tuple, now uint64) {
 	}
 }
 
-// take removes the entry that was alive at an instant, and tells since when.
-func (t *table) take(tuple bpf.Tuple, at uint64) (entered uint64, ok bool) {
+// take removes the entry that was alive at an instant, and tells since when,
+// and where its sequence numbers ended.
+func (t *table) take(tuple bpf.Tuple, at uint64) (entered uint64, sndNxt uint32, ok bool) {
 	e := t.find(&tuple)
 	if e == nil || e.entered > at || e.expires <= at {
-		return 0, false
+		return 0, 0, false
 	}
-	entered = e.entered
+	entered, sndNxt = e.entered, e.sndNxt
 	t.remove(&tuple)
-	return entered, true
+	return entered, sndNxt, true
 }
 
 // expire gives up what has ended by now, oldest first, and tells of it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/twscope/twscope/internal/event"
@@ -262,14 +263,20 @@ func (p *pump) begin() error {
 // nextTime returns the time of the line that the new file goes on with, so that
 // its start line is not later.
 func (p *pump) nextTime() (int64, bool) {
-	if p.chunk == nil || p.chunk.next >= len(p.chunk.marks) {
-		return 0, false
+	w := p.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range slices.Concat([]*chunk{p.chunk}, w.queue, []*chunk{w.current}) {
+		if c == nil || c.next >= len(c.marks) {
+			continue
+		}
+		ev, err := event.Decode(c.line())
+		if err != nil {
+			return 0, false
+		}
+		return ev.UnixNano(), true
 	}
-	ev, err := event.Decode(p.chunk.line())
-	if err != nil {
-		return 0, false
-	}
-	return ev.UnixNano(), true
+	return 0, false
 }
 
 // writeChunk writes the rest of p.chunk, over as many files as it takes.

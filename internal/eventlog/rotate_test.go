@@ -9,11 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/event/eventtest"
 )
 
@@ -314,4 +316,35 @@ func TestReopen(t *testing.T) {
 	if c := readLog(t, o.Path); len(c.numbers) != 1 || c.numbers[0] != 2 || len(c.parts) != 1 || c.parts[0] != 2 {
 		t.Errorf("the log holds events %v, parts %v", c.numbers, c.parts)
 	}
+}
+
+func TestStartNotLaterThanWaitingLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions(t)
+		o.FlushInterval = time.Minute
+		o.Start = func(part int) *event.Start {
+			return &event.Start{Header: event.Header{Time: int64(part) * 100}, Part: part}
+		}
+		w := mustOpen(t, o, openOS)
+		if err := os.Remove(o.Path); err != nil {
+			t.Fatal(err)
+		}
+		w.Put(numberedEvent(7))
+		time.Sleep(2 * o.FlushInterval) // the writer finds its file gone
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := OpenReader(o.Path, ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		var times []int64
+		for ev, err := r.Next(t.Context()); err == nil; ev, err = r.Next(t.Context()) {
+			times = append(times, ev.UnixNano())
+		}
+		if !slices.Equal(times, []int64{7, 7}) {
+			t.Errorf("the start and the event have the times %v, want 7 and 7", times)
+		}
+	})
 }

@@ -88,16 +88,19 @@ func TestCheck(t *testing.T) {
 	if diff := cmp.Diff(sysctls, readSysctls(t)); diff != "" {
 		t.Errorf("sysctls have changed (-before +after):\n%s", diff)
 	}
-	// The kernel frees them after a grace period, and the garbage collector
-	// unmaps the constants; objects of others may come and go meanwhile.
-	gone := func() bool {
-		runtime.GC()
-		now := bpfObjects(t)
-		made = slices.DeleteFunc(made, func(o string) bool { return !now[o] })
-		return len(made) == 0
-	}
+	// The kernel frees programs and links some time after they are closed. Maps
+	// stay until the garbage collector has unmapped their constants; it would
+	// also close what check forgot, so it may only run when the others are gone.
 	const patience = 30 * time.Second
-	testutil.Eventually(t, patience, gone, "everything that check loaded is gone; at first there were %v", made)
+	testutil.Eventually(t, patience, func() bool {
+		made = stillThere(t, made)
+		return !slices.ContainsFunc(made, func(o string) bool { return !strings.HasPrefix(o, "map ") })
+	}, "all programs and links that check made are gone; it made %v", made)
+	testutil.Eventually(t, patience, func() bool {
+		runtime.GC()
+		made = stillThere(t, made)
+		return len(made) == 0
+	}, "all maps that check made are gone; left were %v", made)
 }
 
 func TestCheckRung(t *testing.T) {
@@ -217,6 +220,13 @@ func bpfObjects(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	return ids
+}
+
+// stillThere returns those objects that exist now.
+func stillThere(t *testing.T, objects []string) []string {
+	t.Helper()
+	now := bpfObjects(t)
+	return slices.DeleteFunc(objects, func(o string) bool { return !now[o] })
 }
 
 func mustEnd(t *testing.T, err error) {

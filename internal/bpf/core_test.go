@@ -65,8 +65,13 @@ func TestCORE(t *testing.T) {
 			for _, o := range objects {
 				for _, name := range slices.Sorted(maps.Keys(o.spec.Programs)) {
 					where := o.name + "/" + name
-					insns := relocate(t, where, o.spec, name, k.spec, exists)
-					checkPoison(t, where, insns)
+					insns, missing := relocate(t, where, o.spec, name, k.spec, exists)
+					reached := reachable(t, insns)
+					for at, what := range missing {
+						if reached[at] {
+							t.Errorf("%s: instruction %d can be reached, but this kernel lacks %s", where, at, what)
+						}
+					}
 				}
 			}
 			checkDrift(t, k, exists)
@@ -99,21 +104,22 @@ func checkDrift(t *testing.T, k kernelBTF, exists map[string]bool) {
 	}
 }
 
-// relocate returns a program's instructions as they are for a kernel, and
-// notes in exists which fields it asked for and whether they are there.
+// relocate returns a program's instructions as they are for a kernel, and what
+// the kernel lacks by the instructions that CO-RE poisons. It notes in exists
+// which fields the program asked for and whether they are there.
 func relocate(
 	t *testing.T, where string, object *ebpf.CollectionSpec, name string, kernel *btf.Spec, exists map[string]bool,
-) asm.Instructions {
+) (asm.Instructions, map[int]string) {
 	t.Helper()
 	insns := object.Copy().Programs[name].Instructions
 	if calls := insns.FunctionReferences(); len(calls) > 0 {
 		t.Fatalf("%s: calls %v, which this test does not follow", where, calls)
 	}
 	var relos []*btf.CORERelocation
-	var at []*asm.Instruction
+	var at []int
 	for i := range insns {
 		if r := btf.CORERelocationMetadata(&insns[i]); r != nil {
-			relos, at = append(relos, r), append(at, &insns[i])
+			relos, at = append(relos, r), append(at, i)
 		}
 	}
 	noLocal := func(typ btf.Type) (btf.TypeID, error) { return 0, fmt.Errorf("local type id of %s", typ) }
@@ -121,27 +127,20 @@ func relocate(
 	if err != nil {
 		t.Fatalf("%s: %v", where, err)
 	}
+	missing := map[int]string{}
 	for i, fixup := range fixups {
-		if text := fixup.String(); strings.HasPrefix(text, "field_exists=") {
+		text := fixup.String()
+		if strings.HasPrefix(text, "field_exists=") {
 			exists[fieldOf(t, object.Types, relos[i])] = strings.HasSuffix(text, "->1")
 		}
-		if err := fixup.Apply(at[i]); err != nil {
+		if strings.HasSuffix(text, "=poison") {
+			missing[at[i]] = relos[i].String()
+		}
+		if err := fixup.Apply(&insns[at[i]]); err != nil {
 			t.Errorf("%s: %s: %v", where, relos[i], err)
 		}
 	}
-	return insns
-}
-
-func checkPoison(t *testing.T, where string, insns asm.Instructions) {
-	t.Helper()
-	reached := reachable(t, insns)
-	for i, ins := range insns {
-		poisoned := ins.Constant == btf.COREBadRelocationSentinel && (ins.IsBuiltinCall() || ins.OpCode.IsDWordLoad())
-		if poisoned && reached[i] {
-			t.Errorf("%s: instruction %d can be reached, but this kernel has no %s (%v)",
-				where, i, btf.CORERelocationMetadata(&insns[i]), ins.Source())
-		}
-	}
+	return insns, missing
 }
 
 var relocation = regexp.MustCompile(`^CORERelocation\(\w+, Struct:"(\w+)".*\[(0(?::\d+)+)\], local_id=\d+\)$`)

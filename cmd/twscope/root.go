@@ -60,7 +60,7 @@ func newRootCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRunCmd(), newTailCmd(), newSchemaCmd(), newVersionCmd())
+	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newSchemaCmd(), newVersionCmd())
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

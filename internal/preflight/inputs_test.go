@@ -94,7 +94,8 @@ func hardened() Input {
 			c.Tried = []probe.Attempt{
 				{Rung: probe.Fentry, Err: refused("fentry/tcp_" + string(c.Observation))},
 				{Rung: probe.Fentry, Err: refused("fentry/tcp_" + string(c.Observation))},
-				{Rung: probe.Kprobe, Err: errors.New("kprobe/tcp_" + string(c.Observation) + ": neither debugfs nor tracefs are mounted")},
+				{Rung: probe.Kprobe, Err: errors.New("kprobe/tcp_" + string(c.Observation) + ": ebpf_4b2b: neither debugfs nor tracefs are mounted")},
+				{Rung: probe.Kprobe, Err: errors.New("kprobe/tcp_" + string(c.Observation) + ": ebpf_91c3: neither debugfs nor tracefs are mounted")},
 			}
 		case c.Observation == probe.SYNRefused:
 			c.Missing = []string{"fentry/tcp_v6_conn_request"}

@@ -50,7 +50,12 @@ func observations(in Input) []Observation {
 		c := in.Choices[at]
 		o.Rung, o.Lost = string(c.Rung), c.Lost
 		for _, a := range c.Tried {
-			if t := attempt(in, a); !slices.Contains(o.Tried, t) {
+			// Two ways to use one rung mostly fail alike, but for random names
+			// in the error.
+			t := attempt(in, a)
+			if !slices.ContainsFunc(o.Tried, func(u Attempt) bool {
+				return u.Rung == t.Rung && u.Hook == t.Hook && u.Reason == t.Reason
+			}) {
 				o.Tried = append(o.Tried, t)
 			}
 		}

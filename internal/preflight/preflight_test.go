@@ -163,7 +163,7 @@ func TestErr(t *testing.T) {
 		{"not root", notRoot(), "twscope lacks CAP_BPF (loads BPF programs) and CAP_PERFMON", "run as root, or in a systemd unit set AmbientCapabilities=CAP_BPF CAP_PERFMON "},
 		{"root without capabilities", dropped, "start a container with --cap-add BPF --cap-add PERFMON", "CapabilityBoundingSet="},
 		{"no BTF", noBTF(), "CONFIG_DEBUG_INFO_BTF=y", "no type information"},
-		{"forced rung", forcedInVain(), "--rung kprobe does not work on this kernel: leave out --rung", "--rung kprobe"},
+		{"forced rung", forcedInVain(), "--rung kprobe does not work: this kernel is built without kprobes: leave out --rung", "--rung kprobe"},
 		{"lockdown", lockdown, "lockdown is in mode confidentiality", "boot with"},
 		{"container", contained, "refuses BPF although twscope has the capabilities", "--privileged"},
 		{"blind", blind, "neither TIME_WAIT nor PAWS", "kernel of 5.8"},

@@ -126,15 +126,15 @@ func (r Report) writeObservations(p *page, verbose bool) {
 	if !verbose {
 		r.writeTried(p)
 	}
+	p.WriteByte('\n')
 	p.row(2, []int{4}, "PAWS", "TCP's check that refuses segments with a timestamp older than the last one seen")
 }
 
 func attemptText(a Attempt) string {
-	hook := ""
-	if a.Hook != "" {
-		hook = " " + a.Hook
+	if a.Hook == "" {
+		return fmt.Sprintf("not %s: %s", a.Rung, a.Reason)
 	}
-	return fmt.Sprintf("not %s:%s %s", a.Rung, hook, a.Reason)
+	return fmt.Sprintf("not %s (%s): %s", a.Rung, a.Hook, a.Reason)
 }
 
 // writeRungs explains the rungs that the table shows.
@@ -180,7 +180,6 @@ func (r Report) writeTried(p *page) {
 	for _, k := range order {
 		p.row(4, []int{width(k.rung)}, k.rung, fmt.Sprintf("%s (%s)", k.reason, count(counts[k], "observation")))
 	}
-	p.WriteByte('\n')
 }
 
 func (r Report) writeSysctls(p *page) {

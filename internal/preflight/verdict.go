@@ -136,7 +136,8 @@ func blocked(in Input) (why, remedy string) {
 		return "kernel lockdown is in mode confidentiality, in which BPF programs cannot read kernel memory",
 			"boot with lockdown=integrity or without lockdown="
 	case errors.Is(err, probe.ErrForcedRung):
-		return fmt.Sprintf("--rung %s does not work on this kernel", in.Rung), "leave out --rung, so that the best rung that works is chosen"
+		a := probe.Attempt{Rung: in.Rung, Err: err}
+		return fmt.Sprintf("--rung %s does not work: %s", in.Rung, reason(in, a, firstLine(err))), "leave out --rung, so that the best rung that works is chosen"
 	case errors.Is(err, probe.ErrNothingToSee):
 		return probe.ErrNothingToSee.Error(), "use a kernel of 5.8 or later that allows BPF tracepoint programs"
 	case errors.Is(err, fs.ErrPermission):

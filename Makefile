@@ -42,7 +42,7 @@ BENCH ?= .
 
 .PHONY: build
 build: ## Build bin/twscope, a static binary (the default)
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/twscope
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/twscope
 
 .PHONY: run
 run: build ## Build, then watch this host until Ctrl-C: events on stdout

@@ -26,6 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main()
+	actMain()
 	os.Exit(m.Run())
 }
 

@@ -71,12 +71,13 @@ func TestPortsRunOut(t *testing.T) {
 		x.left = must1[[]lab.Socket](t)(x.link.client.TimeWaits())
 	}
 	l := w.stop()
+	deaths := countsDeaths(t)
 	for _, x := range cases {
-		t.Run(x.name, func(t *testing.T) { x.check(t, w, l) })
+		t.Run(x.name, func(t *testing.T) { x.check(t, w, l, deaths) })
 	}
 }
 
-func (x *exhaustion) check(t *testing.T, w *watcher, l log) {
+func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 	want := map[string]int{"EADDRNOTAVAIL": connects - ports}
 	if diff := cmp.Diff(want, x.load.Failed); diff != "" || x.load.Connected != ports || len(x.left) != ports {
 		t.Fatalf("%d connected and %d in TIME_WAIT, want %d; failed (-want +got):\n%s",
@@ -104,8 +105,8 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log) {
 	if n := len(timeWaitsOf(l, x.link.server)); n != 0 {
 		t.Errorf("%d time_wait of the server, want none", n)
 	}
-	checkTW(t, l, x.link.client, ports)
-	checkTW(t, l, x.link.server, 0)
+	checkTW(t, l, x.link.client, ports, deaths)
+	checkTW(t, l, x.link.server, 0, deaths)
 }
 
 func (x *exhaustion) checkFails(t *testing.T, w *watcher, l log) {

@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/rlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/twscope/twscope/internal/bpf"
@@ -150,7 +149,6 @@ func inspectNamespaces(root fs.FS) ([]preflight.Namespace, int, error) {
 func tryProbe(facts kernel.Facts, rung probe.Rung) ([]probe.Choice, error) {
 	// Before 5.11 BPF memory counts as locked memory of this process. If the
 	// limit cannot be lifted, the error that matters is that of the load.
-	_ = rlimit.RemoveMemlock()
 	var kinds []bpf.Kind
 	for k := bpf.KindNone + 1; k < bpf.KindMax; k++ {
 		kinds = append(kinds, k)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/twscope/twscope/internal/bpf"
 	"github.com/twscope/twscope/internal/kernel"
@@ -88,6 +89,10 @@ type Probe struct {
 func Open(cfg Config) (*Probe, error) {
 	if cfg.RingBytes == 0 {
 		cfg.RingBytes = DefaultRingBytes
+	}
+	// up to 5.10 BPF maps count against it; later this does nothing
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise our own limit on locked memory: %w", err)
 	}
 	cache := btf.NewCache()
 	spec, err := cache.Kernel()

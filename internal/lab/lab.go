@@ -33,6 +33,9 @@ type Lab struct {
 	mu     sync.Mutex
 	hosts  []*Host
 	closed bool
+
+	closer   sync.Once
+	closeErr error
 }
 
 // Option changes how New builds a lab.
@@ -75,13 +78,14 @@ func New(ctx context.Context, name string, opts ...Option) (*Lab, error) {
 func (l *Lab) Name() string { return l.name }
 
 // Close kills what still runs in the lab and removes it. It may be called more
-// than once; only the first call does anything.
+// than once; every call returns when all is gone, with what the first returned.
 func (l *Lab) Close() error {
+	l.closer.Do(func() { l.closeErr = l.close() })
+	return l.closeErr
+}
+
+func (l *Lab) close() error {
 	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil
-	}
 	l.closed = true
 	hosts := l.hosts
 	l.hosts = nil

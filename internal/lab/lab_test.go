@@ -125,6 +125,24 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// The context of a test ends before its cleanups, so Close often comes second.
+func TestCloseWaitsForTheEndOfTheContext(t *testing.T) {
+	needRoot(t)
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := must1[*Lab](t)(New(ctx, "twice", Named()))
+		must1[[]*Host](t)(l.Hosts("a", "b", "c"))
+		names := must1[[]string](t)(filepath.Glob("/run/netns/" + l.Name() + "-*"))
+		cancel()
+		must(t, l.Close())
+		for _, name := range names {
+			if _, err := os.Stat(name); !os.IsNotExist(err) {
+				t.Fatalf("%s is still there: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestHostsAreRefused(t *testing.T) {
 	l := newLab(t)
 	must1[*Host](t)(l.Host("a"))

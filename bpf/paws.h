@@ -7,6 +7,12 @@
 
 #define TWS_PAWS_MSL 60 /* TCP_PAWS_MSL, in s */
 
+/* time_before32(), include/linux/jiffies.h */
+static __always_inline bool tws_before32(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
 /*
  * tws_paws_check - tcp_paws_check(), include/net/tcp.h
  *
@@ -22,8 +28,7 @@ static __always_inline bool tws_paws_check(__u32 ts_recent, __u32 tsval,
 {
 	if ((__s32)(ts_recent - tsval) <= window)
 		return true;
-	if ((__u32)(now_s - stamp_s) < (1u << 31) &&
-	    (__u32)(now_s - stamp_s) >= wrap_s)
+	if (!tws_before32(now_s, (__u32)stamp_s + wrap_s))
 		return true;
 	return !ts_recent;
 }
@@ -35,7 +40,7 @@ static __always_inline bool tws_paws_reject(__u32 ts_recent, __u32 tsval,
 {
 	if (tws_paws_check(ts_recent, tsval, 0, stamp_s, now_s, wrap_s))
 		return false;
-	return !rst || now_s - stamp_s < TWS_PAWS_MSL;
+	return !rst || tws_before32(now_s, (__u32)stamp_s + TWS_PAWS_MSL);
 }
 
 #endif

@@ -13,33 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type selftestTwsConnecting struct {
+type selftestTwsJiffiesCase struct {
 	_       structs.HostLayout
-	PidTgid uint64
-	Sk      uint64
-}
-
-type selftestTwsListener struct {
-	_       structs.HostLayout
-	Owner   selftestTwsOwner
-	Sockets uint32
-	Mixed   uint32
-}
-
-type selftestTwsListenerKey struct {
-	_     structs.HostLayout
-	Addr  [16]uint8
-	Netns uint32
-	Port  uint16
-	Pad   uint16
-}
-
-type selftestTwsOwner struct {
-	_      structs.HostLayout
-	Cgroup uint64
-	Pid    uint32
-	Match  uint32
-	Comm   [16]int8
+	Jiffies uint64
+	Ms      uint32
+	Pad     uint32
 }
 
 type selftestTwsPawsCase struct {
@@ -56,45 +34,21 @@ type selftestTwsPawsCase struct {
 	Pad      uint8
 }
 
-type selftestTwsPrefixKey struct {
-	_         structs.HostLayout
-	Prefixlen uint32
-	Port      uint16
-	Addr      [16]uint8
-	Pad       [2]uint8
-}
-
-type selftestTwsScratch struct {
-	_              structs.HostLayout
-	TimewaitSk     uint64
-	AllocSk        uint64
-	ProcessTw      uint64
-	EndedTw        uint64
-	TimeoutJiffies uint32
-	AllocState     uint8
-	ProcessSyn     uint8
-	EndedReason    uint8
-	Pad            uint8
-}
-
-type selftestTwsSock struct {
-	_          structs.HostLayout
-	Owner      selftestTwsOwner
-	SynNs      uint64
-	Attempts   uint32
-	Role       uint8
-	Challenged uint8
-	Pad        [2]uint8
-}
-
-type selftestTwsTally struct {
-	_        structs.HostLayout
-	All      [9]uint64
-	Seen     [9]uint64
-	Lost     [9]uint64
-	Paws     [8]uint64
-	Overflow uint64
-	NoOwner  uint64
+type selftestTwsTcpopt struct {
+	_             structs.HostLayout
+	Tsval         uint32
+	Tsecr         uint32
+	Mss           uint16
+	Wscale        uint8
+	SawTstamp     uint8
+	HasMss        uint8
+	HasWscale     uint8
+	SackPermitted uint8
+	Malformed     uint8
+	Count         uint8
+	EolPad        uint8
+	Pad           [6]uint8
+	Kinds         [3]uint64
 }
 
 type selftestTwsTcpoptCase struct {
@@ -102,44 +56,32 @@ type selftestTwsTcpoptCase struct {
 	Len     uint32
 	Pad     uint32
 	Options [48]uint8
-	Out     struct {
-		_             structs.HostLayout
-		Tsval         uint32
-		Tsecr         uint32
-		Mss           uint16
-		Wscale        uint8
-		SawTstamp     uint8
-		HasMss        uint8
-		HasWscale     uint8
-		SackPermitted uint8
-		Malformed     uint8
-		Count         uint8
-		EolPad        uint8
-		Pad           [6]uint8
-		Kinds         [3]uint64
-	}
+	Out     selftestTwsTcpopt
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	selftestMapTwsConnecting  = "tws_connecting"
-	selftestMapTwsCounts      = "tws_counts"
-	selftestMapTwsEvents      = "tws_events"
-	selftestMapTwsFilterComm  = "tws_filter_comm"
-	selftestMapTwsFilterDst   = "tws_filter_dst"
-	selftestMapTwsFilterNetns = "tws_filter_netns"
-	selftestMapTwsFilterPid   = "tws_filter_pid"
-	selftestMapTwsFilterSrc   = "tws_filter_src"
-	selftestMapTwsListeners   = "tws_listeners"
-	selftestMapTwsOowAcks     = "tws_oow_acks"
-	selftestMapTwsReuseport   = "tws_reuseport"
-	selftestMapTwsScratch     = "tws_scratch"
-	selftestMapTwsSocks       = "tws_socks"
-	selftestMapTwsTestBuffer  = "tws_test_buffer"
-	selftestProgTwsTestPaws   = "tws_test_paws"
-	selftestProgTwsTestTcpopt = "tws_test_tcpopt"
+	selftestMapTwsConnecting   = "tws_connecting"
+	selftestMapTwsCounts       = "tws_counts"
+	selftestMapTwsEvents       = "tws_events"
+	selftestMapTwsFilterComm   = "tws_filter_comm"
+	selftestMapTwsFilterDst    = "tws_filter_dst"
+	selftestMapTwsFilterNetns  = "tws_filter_netns"
+	selftestMapTwsFilterPid    = "tws_filter_pid"
+	selftestMapTwsFilterSrc    = "tws_filter_src"
+	selftestMapTwsListeners    = "tws_listeners"
+	selftestMapTwsOowAcks      = "tws_oow_acks"
+	selftestMapTwsReuseport    = "tws_reuseport"
+	selftestMapTwsScratch      = "tws_scratch"
+	selftestMapTwsSocks        = "tws_socks"
+	selftestMapTwsTestBuffer   = "tws_test_buffer"
+	selftestProgTwsTestJiffies = "tws_test_jiffies"
+	selftestProgTwsTestPaws    = "tws_test_paws"
+	selftestProgTwsTestTcpopt  = "tws_test_tcpopt"
+	selftestProgTwsTestTuple   = "tws_test_tuple"
+	selftestVarTwsCfg          = "tws_cfg"
 )
 
 // loadSelftest returns the embedded CollectionSpec for selftest.
@@ -184,8 +126,10 @@ type selftestSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestProgramSpecs struct {
-	TwsTestPaws   *ebpf.ProgramSpec `ebpf:"tws_test_paws"`
-	TwsTestTcpopt *ebpf.ProgramSpec `ebpf:"tws_test_tcpopt"`
+	TwsTestJiffies *ebpf.ProgramSpec `ebpf:"tws_test_jiffies"`
+	TwsTestPaws    *ebpf.ProgramSpec `ebpf:"tws_test_paws"`
+	TwsTestTcpopt  *ebpf.ProgramSpec `ebpf:"tws_test_tcpopt"`
+	TwsTestTuple   *ebpf.ProgramSpec `ebpf:"tws_test_tuple"`
 }
 
 // selftestMapSpecs contains maps before they are loaded into the kernel.
@@ -212,6 +156,7 @@ type selftestMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestVariableSpecs struct {
+	TwsCfg *ebpf.VariableSpec `ebpf:"tws_cfg"`
 }
 
 // selftestObjects contains all objects after they have been loaded into the kernel.
@@ -273,20 +218,25 @@ func (m *selftestMaps) Close() error {
 //
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestVariables struct {
+	TwsCfg *ebpf.Variable `ebpf:"tws_cfg"`
 }
 
 // selftestPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestPrograms struct {
-	TwsTestPaws   *ebpf.Program `ebpf:"tws_test_paws"`
-	TwsTestTcpopt *ebpf.Program `ebpf:"tws_test_tcpopt"`
+	TwsTestJiffies *ebpf.Program `ebpf:"tws_test_jiffies"`
+	TwsTestPaws    *ebpf.Program `ebpf:"tws_test_paws"`
+	TwsTestTcpopt  *ebpf.Program `ebpf:"tws_test_tcpopt"`
+	TwsTestTuple   *ebpf.Program `ebpf:"tws_test_tuple"`
 }
 
 func (p *selftestPrograms) Close() error {
 	return _SelftestClose(
+		p.TwsTestJiffies,
 		p.TwsTestPaws,
 		p.TwsTestTcpopt,
+		p.TwsTestTuple,
 	)
 }
 

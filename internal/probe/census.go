@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 	"unsafe"
@@ -88,19 +89,21 @@ type ReusePolicy struct {
 	FinWait2Refused bool
 }
 
-// Snapshot is the sockets in TIME_WAIT of one network namespace at one moment,
-// those that end first first.
+// Snapshot is the sockets of one network namespace that were in TIME_WAIT at
+// one moment, and before the probe was attached. Those that end first are
+// first.
 type Snapshot struct {
 	found  []bpf.Census
 	boot   uint64 // CLOCK_BOOTTIME, ns
 	policy ReusePolicy
 }
 
-// CensusTimeWait lists the sockets in TIME_WAIT of the calling thread's
-// network namespace. It finds nothing, and no error, where there is no
+// CensusTimeWait lists the sockets of the calling thread's network namespace
+// that entered TIME_WAIT before the probe was attached; the later ones have
+// records of their own. It finds nothing, and no error, where there is no
 // iterator.
 func (p *Probe) CensusTimeWait(policy ReusePolicy) (Snapshot, error) {
-	s := Snapshot{policy: policy}
+	s := Snapshot{policy: policy, boot: bootNow()}
 	if p.census.timewait == nil {
 		return s, nil
 	}
@@ -111,9 +114,27 @@ func (p *Probe) CensusTimeWait(policy ReusePolicy) (Snapshot, error) {
 	if err != nil {
 		return s, fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
 	}
-	s.boot = bootNow()
+	s.found = slices.DeleteFunc(s.found, func(c bpf.Census) bool {
+		return s.entered(&c) > p.attached+uint64(jiffyMax)
+	})
 	sort.Slice(s.found, func(i, j int) bool { return s.found[i].RemainingMs < s.found[j].RemainingMs })
 	return s, nil
+}
+
+// jiffyMax is a tick of the slowest clock, HZ=100: so much younger than it is
+// may a socket look by its timer.
+const jiffyMax = 10 * time.Millisecond
+
+// entered returns when a socket went into TIME_WAIT, in CLOCK_BOOTTIME ns. A
+// timer that was set anew makes it look younger, unless the kernel has kept the
+// time of entry; a tcp_fin_timeout below 60 s makes FIN_WAIT2 look older.
+func (s Snapshot) entered(c *bpf.Census) uint64 {
+	const whole = 60_000
+	age := whole - min(c.RemainingMs, whole)
+	if c.HasEntryAge != 0 {
+		age = c.EntryAgeMs
+	}
+	return s.boot - min(uint64(age)*uint64(time.Millisecond), s.boot)
 }
 
 // Summary counts the sockets and what connect() could do with them.
@@ -133,13 +154,12 @@ func (s Snapshot) Summary(netns uint32) event.NamespaceCensus {
 // Census puts a snapshot into the log, and into the table of what is in
 // TIME_WAIT. Like Run, it must be called by the goroutine that reads.
 func (r *Reader) Census(sink Sink, s Snapshot) {
-	const whole = uint64(60 * time.Second)
 	for i := range s.found {
 		c := &s.found[i]
 		if r.table != nil {
 			left := uint64(c.RemainingMs) * uint64(time.Millisecond)
-			age := whole - min(left, whole)
-			r.table.enter(c.Tuple, c.SndNxt, s.boot-min(age, s.boot), age+left)
+			entered := s.entered(c)
+			r.table.enter(c.Tuple, c.SndNxt, entered, s.boot+left-entered)
 		}
 		sink.Put(r.censusEvent(c, s))
 	}
@@ -193,13 +213,16 @@ func (p ReusePolicy) judge(c *bpf.Census) (event.Reusable, uint32) {
 	case p.TWReuse == 0:
 		return event.ReuseRefusedDisabled, 0
 	}
-	delay := uint32(p.Delay / time.Millisecond)
-	age := uint32(max(c.TsRecentAgeS, 0)) * 1000
-	if c.HasEntryAge != 0 {
-		age = c.EntryAgeMs
+	if c.HasEntryAge == 0 {
+		// up to 6.13 the clock must show another second than the stamp
+		if c.TsRecentAgeS < 1 {
+			return event.ReuseRefusedTooYoung, 1000
+		}
+		return event.ReusableNow, 0
 	}
-	if age <= delay {
-		return event.ReuseRefusedTooYoung, delay - age + 1
+	delay := uint32(p.Delay / time.Millisecond)
+	if c.EntryAgeMs <= delay {
+		return event.ReuseRefusedTooYoung, delay - c.EntryAgeMs + 1
 	}
 	return event.ReusableNow, 0
 }

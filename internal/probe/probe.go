@@ -82,6 +82,7 @@ type Probe struct {
 	settings bpf.Config
 	reader   *ringbuf.Reader
 	census   census
+	attached uint64 // CLOCK_BOOTTIME, ns: from then on records tell of everything
 }
 
 // Open plans, loads and attaches. What does not work is stepped over and told
@@ -120,6 +121,7 @@ func (p *Probe) start() error {
 	if err = p.climb(); err != nil {
 		return err
 	}
+	p.attached = bootNow()
 	p.openCensus()
 	if p.reader, err = ringbuf.NewReader(p.loader.maps["tws_events"]); err != nil {
 		return fmt.Errorf("read the ring buffer: %w", err)

@@ -31,11 +31,13 @@ int tws_census_timewait(struct bpf_iter__tcp *ctx)
 
 	if (!skc || BPF_CORE_READ(skc, skc_state) != TCP_TIME_WAIT)
 		return 0;
-	tws_fill_tuple(&e.tuple, skc);
+	tws_fill_tuple(&e.tuple, skc, false);
 	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER
 					     : TWS_ROLE_UNKNOWN;
 	e.substate = tws_tw_substate(tw);
 	e.snd_nxt = BPF_CORE_READ(skc, skc_tw_snd_nxt);
+	if (tws_cfg.reuse_on_state)
+		tws_recent_mark(BPF_CORE_READ(skc, skc_hash));
 	e.remaining_ms = tws_tw_remaining_ms(tw);
 	stamp = BPF_CORE_READ(tcptw, tw_ts_recent_stamp);
 	e.timestamps = stamp != 0;
@@ -81,12 +83,12 @@ int tws_census_holders(struct bpf_iter__task_file *ctx)
 	sk = BPF_CORE_READ(socket, sk);
 	if (sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
 		sk = tws_mptcp_first(sk);
-	if (!sk || !tws_is_tcp(sk))
+	if (!sk || !tws_is_tcp(sk, false))
 		return 0;
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (state == TCP_CLOSE || state == TCP_TIME_WAIT)
 		return 0;
-	if (!tws_task_owner(&s.owner, task))
+	if (!tws_any_owner(&s.owner, task))
 		return 0;
 	if (state == TCP_LISTEN) {
 		tws_census_listener(sk, &s.owner);

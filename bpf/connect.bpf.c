@@ -68,7 +68,7 @@ static __always_inline void tws_on_connect(struct sock *sk)
 	}
 	if (!bpf_map_update_elem(&tws_socks, &key, &s, BPF_ANY))
 		return;
-	c = tws_get_counts(tws_netns(&sk->__sk_common));
+	c = tws_get_counts(tws_netns(&sk->__sk_common, true));
 	tws_count(c, no_owner);
 }
 
@@ -134,7 +134,7 @@ static __always_inline void tws_connect_failed(const struct sock *sk, int error,
 	struct tws_sock *s;
 	__u32 range;
 
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, NULL, false);
 	s = bpf_map_lookup_elem(&tws_socks, &key);
 	if (s)
 		owner = s->owner;
@@ -190,24 +190,26 @@ static __always_inline bool tws_connect_failed_here(const struct sock *sk)
  *
  * @acked: 1 when the peer has acknowledged the SYN, so that snd_una is past it
  */
-static __always_inline void tws_left_syn_sent(const struct sock *sk, __u32 acked)
+static __always_inline void
+tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 {
-	const struct tcp_sock *tp = (const void *)sk;
+	const struct net *net = TWS_READ(true, sk, __sk_common.skc_net.net);
 	struct tws_tally *c;
 	struct tws_tuple tuple;
 	struct tws_reuse *e;
 	__u64 key = (__u64)sk;
 	struct tws_sock *s;
 
-	if (!BPF_CORE_READ(sk, __sk_common.skc_net.net,
-			   ipv4.sysctl_tcp_tw_reuse) &&
+	if (!TWS_READ(true, net, ipv4.sysctl_tcp_tw_reuse) &&
 	    !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) &
 	      SOCK_BINDPORT_LOCK))
+		return;
+	if (!tws_recent_test(TWS_READ(true, sk, __sk_common.skc_hash)))
 		return;
 	s = bpf_map_lookup_elem(&tws_socks, &key);
 	if (!s)
 		return;
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, tp, true);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_CONNECTED, &tuple, &s->owner))
 		return;
@@ -217,12 +219,13 @@ static __always_inline void tws_left_syn_sent(const struct sock *sk, __u32 acked
 	e->tuple = tuple;
 	e->owner = s->owner;
 	e->connect_ns = s->syn_ns;
-	e->isn = BPF_CORE_READ(tp, snd_una) - acked;
+	e->isn = TWS_TCP(tp, sk, snd_una) - acked;
 	tws_submit(e, sizeof(*e));
 }
 
 static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 {
+	int error = TWS_READ(true, sk, sk_err);
 	__u64 key = (__u64)sk;
 
 	switch (oldstate) {
@@ -234,14 +237,14 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 		    tws_connect_failed_here(sk))
 			tws_connect_failed(sk, EADDRNOTAVAIL, true);
 		else if (tws_cfg.reuse_on_state)
-			tws_left_syn_sent(sk, 0);
-		if (BPF_CORE_READ(sk, sk_err) == ETIMEDOUT)
+			tws_left_syn_sent(sk, NULL, 0);
+		if (error == ETIMEDOUT)
 			tws_syn_unanswered(sk);
 		break;
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSING:
-		if (tws_cfg.timewait_on_state && !BPF_CORE_READ(sk, sk_err))
-			tws_timewait_on_close(sk);
+		if (tws_cfg.timewait_on_state && !error)
+			tws_timewait_on_close(sk, tws_tcp_sock(sk, true));
 		break;
 	}
 	bpf_map_delete_elem(&tws_socks, &key);
@@ -252,23 +255,23 @@ int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	switch (newstate) {
 	case TCP_SYN_SENT:
-		if (tws_is_tcp(sk))
+		if (tws_is_tcp(sk, true))
 			tws_on_connect(sk);
 		break;
 	case TCP_LISTEN:
-		if (tws_is_tcp(sk))
+		if (tws_is_tcp(sk, true))
 			tws_on_listen(sk);
 		break;
 	case TCP_ESTABLISHED:
-		if (!tws_is_tcp(sk))
+		if (!tws_is_tcp(sk, true))
 			break;
 		if (oldstate == TCP_SYN_RECV)
 			tws_on_accept(sk);
 		else if (oldstate == TCP_SYN_SENT && tws_cfg.reuse_on_state)
-			tws_left_syn_sent(sk, 1);
+			tws_left_syn_sent(sk, tws_tcp_sock(sk, true), 1);
 		break;
 	case TCP_CLOSE:
-		if (tws_is_tcp(sk))
+		if (tws_is_tcp(sk, true))
 			tws_on_close(sk, oldstate);
 		break;
 	}

@@ -100,6 +100,21 @@ struct {
 	__type(value, struct tws_scratch);
 } tws_scratch SEC(".maps");
 
+/* One byte for a hash of a 4-tuple, see tws_recent_test(). */
+#define TWS_RECENT_PAGE 4096
+#define TWS_RECENT_PAGES 1024
+
+struct tws_recent_page {
+	__u8 seen[TWS_RECENT_PAGE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TWS_RECENT_PAGES);
+	__type(key, __u32);
+	__type(value, struct tws_recent_page);
+} tws_recent SEC(".maps");
+
 /* tw_last_oow_ack_time at the last reject, to tell whether an ACK was sent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -57,22 +57,50 @@ static __always_inline bool tws_filters_owner(void)
  * them (since 5.12), so they name the right one. A kernel thread is not an
  * owner: it works for somebody that cannot be known here.
  */
-static __always_inline bool tws_task_owner(struct tws_owner *o,
-					   struct task_struct *task)
+static __always_inline bool
+tws_task_owner(struct tws_owner *o, struct task_struct *task, const bool btf)
 {
+	struct task_struct *leader;
+
 	__builtin_memset(o, 0, sizeof(*o));
-	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+	if (TWS_READ(btf, task, flags) & PF_KTHREAD)
 		return false;
-	o->pid = BPF_CORE_READ(task, tgid);
+	o->pid = TWS_READ(btf, task, tgid);
+	leader = TWS_READ(btf, task, group_leader);
+	bpf_probe_read_kernel_str(&o->comm, sizeof(o->comm), &leader->comm);
+	return true;
+}
+
+/* The same for a task of any kind, with its cgroup. */
+static __always_inline bool tws_any_owner(struct tws_owner *o,
+					  struct task_struct *task)
+{
+	if (!tws_task_owner(o, task, false))
+		return false;
 	o->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-	BPF_CORE_READ_STR_INTO(&o->comm, task, group_leader, comm);
 	o->match = tws_owner_matches(task, o);
 	return true;
 }
 
+/* The same for the current task, which costs less. */
 static __always_inline bool tws_current_owner(struct tws_owner *o)
 {
-	return tws_task_owner(o, (void *)bpf_get_current_task());
+	struct task_struct *task;
+	bool known;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id,
+				       BPF_FUNC_get_current_task_btf)) {
+		task = (void *)bpf_get_current_task_btf();
+		known = tws_task_owner(o, task, true);
+	} else {
+		task = (void *)bpf_get_current_task();
+		known = tws_task_owner(o, task, false);
+	}
+	if (!known)
+		return false;
+	o->cgroup = bpf_get_current_cgroup_id();
+	o->match = tws_owner_matches(task, o);
+	return true;
 }
 
 /* The listener that accepted a connection to this local address and port. */
@@ -132,7 +160,7 @@ static __always_inline void tws_listener_key(struct tws_listener_key *key,
 		BPF_CORE_READ_INTO(&key->addr, skc, skc_v6_rcv_saddr);
 	else if (BPF_CORE_READ(skc, skc_rcv_saddr))
 		tws_map_ipv4(key->addr, BPF_CORE_READ(skc, skc_rcv_saddr));
-	key->netns = tws_netns(skc);
+	key->netns = tws_netns(skc, false);
 	key->port = BPF_CORE_READ(skc, skc_num);
 }
 

@@ -93,7 +93,7 @@ static __always_inline void tws_emit_tw(const struct tcp_timewait_sock *tw,
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 
-	tws_fill_tuple(&tuple, &tw->tw_sk.__tw_common);
+	tws_fill_tuple(&tuple, &tw->tw_sk.__tw_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
 	tws_paws_emit(&tuple, &owner, r);
 }
@@ -189,7 +189,7 @@ static __always_inline void tws_check_req(const struct sk_buff *skb,
 	r.reply = tws_predict_reply(
 		BPF_CORE_READ(req, __req_common.skc_net.net),
 		BPF_CORE_READ(treq, last_oow_ack_time), r.segment, has_data);
-	tws_fill_tuple(&tuple, &req->__req_common);
+	tws_fill_tuple(&tuple, &req->__req_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
 	tws_paws_emit(&tuple, &owner, &r);
 }
@@ -288,7 +288,7 @@ static __always_inline void tws_validate_incoming(const struct sock *sk,
 			has_data);
 	}
 	tws_reject_stamp(&r, stamp);
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
 	tws_paws_emit(&tuple, &owner, &r);
 }
@@ -325,26 +325,28 @@ tws_dropped_tw(const struct tcp_timewait_sock *tw, const struct sk_buff *skb,
 	tws_emit_tw(tw, r);
 }
 
-/* The same on a request socket, in tcp_check_req(). */
+/*
+ * The same in tcp_check_req(). Its callers drop the segment in the name of the
+ * listener, so the request socket with its ts_recent is out of reach.
+ */
 static __always_inline void
-tws_dropped_req(const struct request_sock *req, const struct sk_buff *skb,
+tws_dropped_req(const struct sock *listener, const struct sk_buff *skb,
 		const struct tws_segment_info *segment, struct tws_reject *r)
 {
-	const struct tcp_request_sock *treq = (const void *)req;
-	bool has_data = tws_has_data(skb, segment);
+	struct tws_tuple tuple = {};
+	struct tws_ip_info ip = {};
 	struct tws_owner owner;
-	struct tws_tuple tuple;
 
+	if (!tws_packet_tuple(&tuple, &ip, segment, skb))
+		return;
+	tuple.netns = tws_netns(&listener->__sk_common, false);
 	r->where = TWS_WHERE_SYN_RECV;
 	r->counter = r->reason == tws_cfg.reason_tsecr
 			     ? TWS_COUNTER_TSECR_REJECTED
 			     : TWS_COUNTER_PAWS_ESTAB;
-	r->ts_recent = BPF_CORE_READ(req, ts_recent);
-	r->has_ts_recent = true;
-	r->segment = tws_segment_kind(segment, has_data);
-	r->reply = tws_reply_sent(req, BPF_CORE_READ(treq, last_oow_ack_time),
-				  r->segment, has_data);
-	tws_fill_tuple(&tuple, &req->__req_common);
+	r->segment = tws_segment_kind(segment, tws_has_data(skb, segment));
+	if (r->segment == TWS_SEGMENT_RST)
+		r->reply = TWS_REPLY_NONE;
 	tws_socket_owner(&owner, NULL, &tuple);
 	tws_paws_emit(&tuple, &owner, r);
 }
@@ -374,7 +376,7 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 				       r->segment, has_data);
 	}
 	tws_reject_stamp(r, BPF_CORE_READ(tp, rx_opt.ts_recent_stamp));
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
 	tws_paws_emit(&tuple, &owner, r);
 }
@@ -417,7 +419,7 @@ int tws_kfree_skb(__u64 *ctx)
 		if (tws_cfg.drops_timewait)
 			tws_dropped_tw(rx_sk, skb, &segment, &r);
 		break;
-	case TCP_NEW_SYN_RECV:
+	case TCP_LISTEN:
 		if (tws_cfg.drops_syn_recv)
 			tws_dropped_req(rx_sk, skb, &segment, &r);
 		break;

@@ -110,7 +110,7 @@ tws_paws_syn_sent(const struct sock *sk, const struct sk_buff *skb,
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
 	tws_paws_emit(&tuple, &owner, &r);
 }

@@ -103,7 +103,7 @@ int tws_send_reset(__u64 *ctx)
 	__u32 una;
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
-	    !tws_is_tcp(sk))
+	    !tws_is_tcp(sk, false))
 		return 0;
 	if (!skb || !tws_read_segment(&segment, skb) ||
 	    !(segment.flags & TWS_TCP_ACK))
@@ -129,7 +129,7 @@ int BPF_PROG(tws_retransmit, struct sock *sk)
 	struct tws_sock *s;
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
-	    !tws_is_tcp(sk))
+	    !tws_is_tcp(sk, false))
 		return 0;
 	s = bpf_map_lookup_elem(&tws_socks, &key);
 	if (s && s->challenged)

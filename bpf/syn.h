@@ -20,7 +20,7 @@ static __always_inline void tws_syn_arrived(const struct sock *listener,
 	if (!tws_read_segment(&segment, skb) ||
 	    !tws_packet_tuple(&tuple, &ip, &segment, skb))
 		return;
-	tuple.netns = tws_netns(&listener->__sk_common);
+	tuple.netns = tws_netns(&listener->__sk_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_SYN, &tuple, &owner))
@@ -53,7 +53,7 @@ static __always_inline void tws_syn_validated(const struct sock *child)
 	struct tws_tuple tuple;
 	struct tws_syn *e;
 
-	tws_sock_tuple(&tuple, child);
+	tws_sock_tuple(&tuple, child, NULL, false);
 	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_SYN, &tuple, &owner))
@@ -82,7 +82,7 @@ static __always_inline void tws_syn_refused(const struct sock *sk,
 	struct tws_sock *s;
 	__u32 attempts;
 
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, NULL, false);
 	s = bpf_map_lookup_elem(&tws_socks, &key);
 	tws_socket_owner(&owner, s, &tuple);
 	if (s)

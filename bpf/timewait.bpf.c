@@ -22,19 +22,30 @@ static __always_inline enum tws_substate tws_substate_of(int state)
 				      : TWS_SUBSTATE_TIME_WAIT;
 }
 
+static __always_inline void tws_sock_enters(const struct sock *sk, int state,
+					    __u32 timeout_ms, const bool btf)
+{
+	const struct tcp_sock *tp = tws_tcp_sock(sk, btf);
+	struct tws_tuple tuple;
+
+	tws_sock_tuple(&tuple, sk, tp, btf);
+	tws_timewait_enter(sk, tp, &tuple, tws_substate_of(state), timeout_ms);
+}
+
 /*
  * tcp_time_wait(sk, state, timeo) at entry. Whether a TIME_WAIT socket will be
  * made is known only after inet_twsk_alloc(), so when that is hooked too, the
  * timeout is all that is kept here.
  */
 static __always_inline void tws_time_wait_begins(struct sock *sk, int state,
-						 int timeout_jiffies)
+						 int timeout_jiffies,
+						 const bool btf)
 {
 	struct tws_scratch *scratch;
 
 	if (!tws_cfg.timewait_at_alloc) {
-		tws_timewait_enter(sk, tws_substate_of(state),
-				   tws_jiffies_to_ms(timeout_jiffies));
+		tws_sock_enters(sk, state, tws_jiffies_to_ms(timeout_jiffies),
+				btf);
 		return;
 	}
 	scratch = tws_get_scratch();
@@ -47,41 +58,41 @@ static __always_inline void tws_time_wait_begins(struct sock *sk, int state,
 SEC("fentry/tcp_time_wait")
 int BPF_PROG(tws_fentry_time_wait, struct sock *sk, int state, int timeo)
 {
-	tws_time_wait_begins(sk, state, timeo);
+	tws_time_wait_begins(sk, state, timeo, true);
 	return 0;
 }
 
 SEC("kprobe/tcp_time_wait")
 int BPF_KPROBE(tws_kprobe_time_wait, struct sock *sk, int state, int timeo)
 {
-	tws_time_wait_begins(sk, state, timeo);
+	tws_time_wait_begins(sk, state, timeo, false);
 	return 0;
 }
 
 /* inet_twsk_alloc() returned: NULL when tcp_max_tw_buckets is reached. */
 static __always_inline void tws_twsk_allocated(const struct sock *sk, int state,
-					       const void *tw)
+					       const void *tw, const bool btf)
 {
 	struct tws_scratch *scratch = tws_get_scratch();
 	struct tws_tally *c;
 	__u32 timeout = 0;
 
 	if (!tw) {
-		c = tws_get_counts(tws_netns(&sk->__sk_common));
+		c = tws_get_counts(tws_netns(&sk->__sk_common, btf));
 		tws_count(c, overflow);
 		return;
 	}
 	if (scratch && scratch->timewait_sk == (__u64)sk)
 		timeout = tws_jiffies_to_ms(scratch->timeout_jiffies);
-	tws_timewait_enter(sk, tws_substate_of(state), timeout);
+	tws_sock_enters(sk, state, timeout, btf);
 }
 
 SEC("fexit/inet_twsk_alloc")
 int BPF_PROG(tws_fexit_twsk_alloc, struct sock *sk, void *death_row, int state,
 	     void *tw)
 {
-	if (tws_is_tcp(sk))
-		tws_twsk_allocated(sk, state, tw);
+	if (tws_is_tcp(sk, true))
+		tws_twsk_allocated(sk, state, tw, true);
 	return 0;
 }
 
@@ -99,7 +110,7 @@ int BPF_KPROBE(tws_kprobe_twsk_alloc, struct sock *sk, void *death_row,
 
 	if (!scratch)
 		return 0;
-	scratch->alloc_sk = tws_is_tcp(sk) ? (__u64)sk : 0;
+	scratch->alloc_sk = tws_is_tcp(sk, false) ? (__u64)sk : 0;
 	scratch->alloc_state = state;
 	return 0;
 }
@@ -111,7 +122,7 @@ int BPF_KRETPROBE(tws_kret_twsk_alloc, void *tw)
 
 	if (scratch && scratch->alloc_sk)
 		tws_twsk_allocated((void *)scratch->alloc_sk,
-				   scratch->alloc_state, tw);
+				   scratch->alloc_state, tw, false);
 	return 0;
 }
 
@@ -146,8 +157,8 @@ tws_taken_by_connect(const struct inet_timewait_sock *tw)
 	sk = (void *)c->sk;
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT)
 		return NULL;
-	tws_fill_tuple(&old, &tw->__tw_common);
-	tws_fill_tuple(&new, &sk->__sk_common);
+	tws_fill_tuple(&old, &tw->__tw_common, false);
+	tws_fill_tuple(&new, &sk->__sk_common, false);
 	new.lport = old.lport;
 	if (!tws_same_tuple(&old, &new))
 		return NULL;
@@ -161,7 +172,7 @@ static __always_inline void tws_reused(const struct inet_timewait_sock *tw,
 	struct tws_tuple tuple;
 	struct tws_reuse *e;
 
-	tws_fill_tuple(&tuple, &tw->__tw_common);
+	tws_fill_tuple(&tuple, &tw->__tw_common, false);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_TW_REUSE, &tuple, &s->owner))
 		return;
@@ -261,7 +272,7 @@ static __always_inline void tws_ended(const struct inet_timewait_sock *tw)
 		reason = scratch->ended_reason;
 		scratch->ended_tw = 0;
 	}
-	tws_fill_tuple(&tuple, &tw->__tw_common);
+	tws_fill_tuple(&tuple, &tw->__tw_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_TIME_WAIT_END, &tuple, &owner))

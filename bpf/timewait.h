@@ -35,28 +35,27 @@ tws_tw_remaining_ms(const struct inet_timewait_sock *tw)
  *		TCP_TIMEWAIT_LEN, whatever tcp_fin_timeout says
  */
 static __always_inline void tws_timewait_enter(const struct sock *sk,
+					       const struct tcp_sock *tp,
+					       const struct tws_tuple *tuple,
 					       enum tws_substate substate,
 					       __u32 timeout_ms)
 {
-	const struct tcp_sock *tp = (const void *)sk;
 	__u64 key = (__u64)sk;
 	struct tws_time_wait *e;
 	struct tws_tally *c;
 	struct tws_owner owner;
-	struct tws_tuple tuple;
 	struct tws_sock *s;
 	enum tws_role role;
 
-	tws_sock_tuple(&tuple, sk);
 	s = bpf_map_lookup_elem(&tws_socks, &key);
-	role = tws_socket_owner(&owner, s, &tuple);
-	c = tws_get_counts(tuple.netns);
-	if (!tws_want(c, TWS_KIND_TIME_WAIT, &tuple, &owner))
+	role = tws_socket_owner(&owner, s, tuple);
+	c = tws_get_counts(tuple->netns);
+	if (!tws_want(c, TWS_KIND_TIME_WAIT, tuple, &owner))
 		return;
 	e = tws_reserve(c, TWS_KIND_TIME_WAIT, struct tws_time_wait);
 	if (!e)
 		return;
-	e->tuple = tuple;
+	e->tuple = *tuple;
 	e->owner = owner;
 	e->role = role;
 	e->substate = substate;
@@ -66,9 +65,9 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 	/* tcp_time_wait() hands both on to the TIME_WAIT socket; a stamp is
 	 * there exactly when timestamps were negotiated
 	 */
-	e->timestamps = BPF_CORE_READ(tp, rx_opt.ts_recent_stamp) != 0;
-	e->ts_recent = BPF_CORE_READ(tp, rx_opt.ts_recent);
-	e->snd_nxt = BPF_CORE_READ(tp, snd_nxt);
+	e->timestamps = TWS_TCP(tp, sk, rx_opt.ts_recent_stamp) != 0;
+	e->ts_recent = TWS_TCP(tp, sk, rx_opt.ts_recent);
+	e->snd_nxt = TWS_TCP(tp, sk, snd_nxt);
 	tws_submit(e, sizeof(*e));
 }
 
@@ -78,13 +77,15 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
  * tws_find_timewait - the TIME_WAIT socket that has just replaced @sk
  *
  * inet_twsk_hashdance() put it at the head of the chain that @sk was in, with
- * the same hash, before tcp_time_wait() calls tcp_done(). NULL: none was made.
+ * the same hash, before tcp_time_wait() calls tcp_done(). The hash covers
+ * addresses, ports and namespace under a secret, so together with the ports
+ * it tells the socket. NULL: none was made.
  */
 static __always_inline struct inet_timewait_sock *
 tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 {
 	struct inet_hashinfo *hashinfo = tws_hashinfo(sk);
-	__u32 hash = BPF_CORE_READ(sk, __sk_common.skc_hash);
+	__u32 hash = TWS_READ(true, sk, __sk_common.skc_hash);
 	struct inet_ehash_bucket *bucket;
 	struct hlist_nulls_node *node;
 	__u32 i;
@@ -97,7 +98,6 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TWS_EHASH_CHAIN_MAX; i++) {
 		struct sock_common *skc;
-		struct tws_tuple other;
 
 		/* the end of a nulls list is an odd number */
 		if (!node || (__u64)node & 1)
@@ -105,14 +105,46 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 		skc = (void *)node -
 		      bpf_core_field_offset(struct sock_common, skc_nulls_node);
 		if (BPF_CORE_READ(skc, skc_hash) == hash &&
-		    BPF_CORE_READ(skc, skc_state) == TCP_TIME_WAIT) {
-			tws_fill_tuple(&other, skc);
-			if (tws_same_tuple(&other, tuple))
-				return (void *)skc;
-		}
+		    BPF_CORE_READ(skc, skc_state) == TCP_TIME_WAIT &&
+		    BPF_CORE_READ(skc, skc_num) == tuple->lport &&
+		    BPF_CORE_READ(skc, skc_dport) == bpf_htons(tuple->rport))
+			return (void *)skc;
 		node = BPF_CORE_READ(node, next);
 	}
 	return NULL;
+}
+
+/*
+ * The 4-tuples that have been in TIME_WAIT of late, by the kernel's own hash
+ * of them: a byte holds the time of the last one, in units of 17 s. Tells most
+ * connections apart that cannot have taken over a TIME_WAIT socket; others are
+ * looked up by user space, which knows all of them.
+ */
+#define TWS_RECENT_SHIFT 34 /* ns to units */
+#define TWS_RECENT_UNITS 7  /* 103 s at least: TIME_WAIT, and a rearmed timer */
+
+static __always_inline __u8 *tws_recent_slot(__u32 hash)
+{
+	__u32 page = hash / TWS_RECENT_PAGE % TWS_RECENT_PAGES;
+	struct tws_recent_page *p = bpf_map_lookup_elem(&tws_recent, &page);
+
+	return p ? &p->seen[hash % TWS_RECENT_PAGE] : NULL;
+}
+
+static __always_inline void tws_recent_mark(__u32 hash)
+{
+	__u8 *slot = tws_recent_slot(hash);
+
+	if (slot)
+		*slot = bpf_ktime_get_boot_ns() >> TWS_RECENT_SHIFT;
+}
+
+static __always_inline bool tws_recent_test(__u32 hash)
+{
+	__u8 now = bpf_ktime_get_boot_ns() >> TWS_RECENT_SHIFT;
+	__u8 *slot = tws_recent_slot(hash);
+
+	return slot && (__u8)(now - *slot) <= TWS_RECENT_UNITS;
 }
 
 /*
@@ -122,16 +154,24 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
  * look for it: a reset, an abort, or a TIME_WAIT that tcp_max_tw_buckets
  * forbade leaves none.
  */
-static __always_inline void tws_timewait_on_close(const struct sock *sk)
+static __always_inline void tws_timewait_on_close(const struct sock *sk,
+						  const struct tcp_sock *tp)
 {
 	struct inet_timewait_sock *tw;
+	enum tws_substate substate;
 	struct tws_tuple tuple;
 
-	tws_sock_tuple(&tuple, sk);
+	tws_sock_tuple(&tuple, sk, tp, true);
 	tw = tws_find_timewait(sk, &tuple);
-	if (tw)
-		tws_timewait_enter(sk, tws_tw_substate(tw),
-				   tws_tw_remaining_ms(tw));
+	if (!tw)
+		return;
+	if (tws_cfg.reuse_on_state)
+		tws_recent_mark(TWS_READ(true, sk, __sk_common.skc_hash));
+	substate = tws_tw_substate(tw);
+	tws_timewait_enter(sk, tp, &tuple, substate,
+			   substate == TWS_SUBSTATE_FIN_WAIT2
+				   ? tws_tw_remaining_ms(tw)
+				   : 0);
 }
 
 #endif

@@ -140,6 +140,7 @@ struct inet_sock___pair {
 };
 
 struct inet_connection_sock {
+	struct inet_sock icsk_inet;
 	__u32 icsk_rto; /* in jiffies */
 	__u8 icsk_retransmits;
 };
@@ -152,6 +153,7 @@ struct tcp_options_received {
 };
 
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u32 snd_una;
 	__u32 snd_nxt;
 	__u32 write_seq;

@@ -337,6 +337,7 @@ const (
 	connectMapTwsFilterSrc          = "tws_filter_src"
 	connectMapTwsListeners          = "tws_listeners"
 	connectMapTwsOowAcks            = "tws_oow_acks"
+	connectMapTwsRecent             = "tws_recent"
 	connectMapTwsReuseport          = "tws_reuseport"
 	connectMapTwsScratch            = "tws_scratch"
 	connectMapTwsSocks              = "tws_socks"
@@ -416,6 +417,7 @@ type connectMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
@@ -459,6 +461,7 @@ type connectMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
@@ -476,6 +479,7 @@ func (m *connectMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
 		m.TwsSocks,

@@ -26,6 +26,7 @@ const (
 	pawsMapTwsFilterSrc        = "tws_filter_src"
 	pawsMapTwsListeners        = "tws_listeners"
 	pawsMapTwsOowAcks          = "tws_oow_acks"
+	pawsMapTwsRecent           = "tws_recent"
 	pawsMapTwsReuseport        = "tws_reuseport"
 	pawsMapTwsScratch          = "tws_scratch"
 	pawsMapTwsSocks            = "tws_socks"
@@ -104,6 +105,7 @@ type pawsMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
@@ -146,6 +148,7 @@ type pawsMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
@@ -163,6 +166,7 @@ func (m *pawsMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
 		m.TwsSocks,

@@ -73,6 +73,7 @@ const (
 	selftestMapTwsFilterSrc    = "tws_filter_src"
 	selftestMapTwsListeners    = "tws_listeners"
 	selftestMapTwsOowAcks      = "tws_oow_acks"
+	selftestMapTwsRecent       = "tws_recent"
 	selftestMapTwsReuseport    = "tws_reuseport"
 	selftestMapTwsScratch      = "tws_scratch"
 	selftestMapTwsSocks        = "tws_socks"
@@ -146,6 +147,7 @@ type selftestMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
@@ -189,6 +191,7 @@ type selftestMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
@@ -207,6 +210,7 @@ func (m *selftestMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
 		m.TwsSocks,

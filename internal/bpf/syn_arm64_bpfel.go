@@ -26,6 +26,7 @@ const (
 	synMapTwsFilterSrc       = "tws_filter_src"
 	synMapTwsListeners       = "tws_listeners"
 	synMapTwsOowAcks         = "tws_oow_acks"
+	synMapTwsRecent          = "tws_recent"
 	synMapTwsReuseport       = "tws_reuseport"
 	synMapTwsScratch         = "tws_scratch"
 	synMapTwsSocks           = "tws_socks"
@@ -110,6 +111,7 @@ type synMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
@@ -152,6 +154,7 @@ type synMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
@@ -169,6 +172,7 @@ func (m *synMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
 		m.TwsSocks,

@@ -26,6 +26,7 @@ const (
 	timewaitMapTwsFilterSrc         = "tws_filter_src"
 	timewaitMapTwsListeners         = "tws_listeners"
 	timewaitMapTwsOowAcks           = "tws_oow_acks"
+	timewaitMapTwsRecent            = "tws_recent"
 	timewaitMapTwsReuseport         = "tws_reuseport"
 	timewaitMapTwsScratch           = "tws_scratch"
 	timewaitMapTwsSocks             = "tws_socks"
@@ -112,6 +113,7 @@ type timewaitMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
@@ -154,6 +156,7 @@ type timewaitMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
@@ -171,6 +174,7 @@ func (m *timewaitMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
 		m.TwsSocks,

@@ -229,12 +229,14 @@ func (d *decoder) decodePAWSReject(sample []byte) (event.Event, error) {
 		Segment:  event.Segment(r.Segment),
 		TSval:    r.Tsval,
 		TSRecent: r.TsRecent,
-		Delta:    int32(r.Tsval - r.TsRecent),
 		AgeMS:    r.AgeMs,
 		HasAge:   r.HasAge != 0,
 		Reply:    event.Reply(r.Reply),
 		Reason:   d.reasons[r.Reason],
 		Counter:  counterName(r.Counter),
+	}
+	if r.HasTsRecent != 0 {
+		d.pawsReject.Delta = int32(r.Tsval - r.TsRecent)
 	}
 	return &d.pawsReject, nil
 }

@@ -295,7 +295,8 @@ func pawsSYNRecvLadder() ladder {
 			{
 				// the commit that gave tcp_check_req() its reasons brought TSECR
 				rung: Tracepoint, shared: true, has: hasReason("TCP_RFC7323_TSECR"), lacks: lacksReason,
-				set: func(c *bpf.Config) { c.DropsSynRecv = 1 },
+				set:  func(c *bpf.Config) { c.DropsSynRecv = 1 },
+				lost: "the ts_recent that a segment refused during a handshake was compared with, and the reply",
 			},
 			{rung: Fentry, object: "paws", programs: one("tws_fentry_check_req")},
 			{rung: Kprobe, object: "paws", programs: one("tws_kprobe_check_req")},

@@ -18,6 +18,7 @@ import (
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // natted is two clients with clocks of their own behind one gateway that
@@ -253,4 +254,259 @@ func (n *natted) checkChallenges(t *testing.T, l log) {
 	if got != want {
 		t.Errorf("%d challenge_ack, the capture shows %d", got, want)
 	}
+}
+
+// reject is what the log must tell of one forged segment.
+type reject struct {
+	Where           event.Where
+	Segment         event.Segment
+	Reply           event.Reply
+	Counter         string
+	TSval, TSRecent uint32
+}
+
+// places provokes rejects in every state of a socket, one at a time.
+type places struct {
+	link
+	capture   *lab.Capture // on the server's end
+	estab, tw string       // names of the counters
+	has       lab.Counters // tells which counters the kernel has
+
+	muted *lab.Rule // the client sends no RST
+
+	want []reject
+	by   []probe.Observation // that sees each of them
+}
+
+func newPlaces(t *testing.T) *places {
+	t.Helper()
+	p := &places{link: newLink(t, "places"), estab: "PAWSEstab"}
+	p.capture = must1[*lab.Capture](t)(p.b.Capture())
+	p.has = must1[lab.Counters](t)(p.server.Netstat())
+	p.tw, _ = pawsInTimeWait(p.has)
+	p.muted = p.mute(t)
+	return p
+}
+
+// mute keeps the client from ending the server's sockets by answering the ACKs
+// to forged segments.
+func (p *places) mute(t *testing.T) *lab.Rule {
+	return must1[*lab.Rule](t)(p.client.Drop(lab.Match{Hook: lab.Output, FlagMask: lab.RST, Flags: lab.RST}))
+}
+
+func (p *places) wait(t *testing.T, match func(*lab.Segment) bool) lab.Segment {
+	t.Helper()
+	return must1[lab.Segment](t)(p.capture.Wait(deadline, match))
+}
+
+// forge sends a segment to a host and waits until it has counted a reject.
+func (p *places) forge(t *testing.T, from, to *lab.Host, s lab.RawSegment, o probe.Observation, r reject) {
+	t.Helper()
+	before := must1[lab.Counters](t)(to.Netstat())[r.Counter]
+	must(t, from.SendSegment(s))
+	testutil.Eventually(t, deadline, func() bool {
+		return must1[lab.Counters](t)(to.Netstat())[r.Counter] == before+1
+	}, "one more %s for %+v", r.Counter, r)
+	p.want, p.by = append(p.want, r), append(p.by, o)
+}
+
+// timeWait: the rate limit is for segments without data or FIN.
+func (p *places) timeWait(t *testing.T) {
+	before := must1[lab.Counters](t)(p.server.Netstat())
+	sv := serve(t, p.server, lab.Server{ClosesFirst: true})
+	target := sv.Targets(p.b.Addr4())[0]
+	must1[*lab.Result](t)(p.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{target}, Connections: 1}))
+	eventuallyTW(t, p.server, 1)
+	fin := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
+	for _, f := range []struct {
+		flags   uint8
+		payload string
+		segment event.Segment
+		reply   event.Reply
+	}{
+		{lab.SYN, "", event.SegmentSYN, event.ReplyACK},
+		{lab.SYN, "", event.SegmentSYN, event.ReplyRateLimited},
+		{lab.ACK, "", event.SegmentACK, event.ReplyRateLimited},
+		{lab.ACK, "x", event.SegmentData, event.ReplyACK},
+		{lab.FIN | lab.ACK, "", event.SegmentFIN, event.ReplyACK},
+		{lab.RST, "", event.SegmentRST, event.ReplyNone},
+	} {
+		if f.flags == lab.RST {
+			must(t, p.muted.Remove())
+		}
+		old := fin.TSval - 5000 - uint32(len(p.want))
+		p.forge(t, p.client, p.server, lab.RawSegment{
+			Src: fin.Src, Dst: fin.Dst, Flags: f.flags, Seq: fin.Seq + 1, Ack: fin.Ack,
+			Options: lab.TimestampOption(old, fin.TSecr), Payload: []byte(f.payload),
+		}, probe.PAWSTimeWait, reject{event.WhereTimeWait, f.segment, f.reply, p.tw, old, fin.TSval})
+	}
+	p.muted = p.mute(t)
+	grown := must1[lab.Counters](t)(p.server.Netstat()).Since(before)
+	if grown["TCPACKSkippedTimeWait"] != 2 || grown[p.tw] != 6 {
+		t.Errorf("the kernel held back %d ACKs of %d, want 2 of 6", grown["TCPACKSkippedTimeWait"], grown[p.tw])
+	}
+}
+
+func (p *places) established(t *testing.T) {
+	sv := serve(t, p.server, lab.Server{})
+	target := sv.Targets(p.b.Addr4())[0]
+	conn := must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target))
+	defer conn.Close()
+	ack := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Flags == lab.ACK })
+	old := lab.RawSegment{Src: ack.Src, Dst: ack.Dst, Flags: lab.ACK, Seq: ack.Seq, Ack: ack.Ack, Payload: []byte("x")}
+	send := func(n uint32, segment event.Segment, reply event.Reply, counter string) {
+		t.Helper()
+		tsval := ack.TSval - 5000 - n
+		old.Options = lab.TimestampOption(tsval, ack.TSecr)
+		p.forge(t, p.client, p.server, old, probe.PAWSEstablished,
+			reject{event.WhereEstablished, segment, reply, counter, tsval, ack.TSval})
+	}
+	send(0, event.SegmentData, event.ReplyACK, p.estab)
+	old.Payload, old.Seq = nil, ack.Seq-1
+	if _, ok := p.has["PAWSOldAck"]; ok {
+		send(1, event.SegmentACK, event.ReplyNone, "PAWSOldAck")
+		return
+	}
+	send(1, event.SegmentACK, event.ReplyACK, p.estab)
+	send(2, event.SegmentACK, event.ReplyRateLimited, p.estab)
+}
+
+func (p *places) synRecv(t *testing.T) {
+	sv := serve(t, p.server, lab.Server{})
+	const iss, recent = 1000, 100000
+	s := lab.RawSegment{
+		Src: netip.AddrPortFrom(p.a.Addr4(), 4444), Dst: sv.Targets(p.b.Addr4())[0],
+		Flags: lab.SYN, Seq: iss, Options: lab.TimestampOption(recent, 0),
+	}
+	must(t, p.client.SendSegment(s))
+	synAck := p.wait(t, func(x *lab.Segment) bool { return x.Outgoing && x.Dst == s.Src && x.Has(lab.SYN|lab.ACK) })
+	s.Flags, s.Seq, s.Ack = lab.ACK, iss+1, synAck.Seq+1
+	send := func(tsval, tsecr uint32, reply event.Reply, counter string) {
+		t.Helper()
+		s.Options = lab.TimestampOption(tsval, tsecr)
+		p.forge(t, p.client, p.server, s, probe.PAWSSYNRecv,
+			reject{event.WhereSYNRecv, event.SegmentACK, reply, counter, tsval, recent})
+	}
+	send(50000, synAck.TSval, event.ReplyACK, p.estab)
+	send(50001, synAck.TSval, event.ReplyRateLimited, p.estab)
+	if _, ok := p.has["TSEcrRejected"]; ok {
+		send(recent+1, synAck.TSval+100000, event.ReplyRateLimited, "TSEcrRejected")
+	}
+}
+
+func (p *places) synSent(t *testing.T) {
+	sv := serve(t, p.server, lab.Server{})
+	target := sv.Targets(p.b.Addr4())[0]
+	must1[*lab.Rule](t)(p.server.Drop(lab.Match{Hook: lab.Input, DstPort: target.Port(), FlagMask: lab.SYN, Flags: lab.SYN}))
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.client.Connect(lab.Dial{Timeout: time.Second}, target)
+		done <- err
+	}()
+	syn := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Flags == lab.SYN })
+	const tsval = 4242
+	p.forge(t, p.server, p.client, lab.RawSegment{
+		Src: target, Dst: syn.Src, Flags: lab.SYN | lab.ACK, Seq: 777, Ack: syn.Seq + 1,
+		Options: lab.TimestampOption(tsval, syn.TSval+1000000),
+	}, probe.PAWSSYNSent, reject{event.WhereSYNSent, event.SegmentSYN, event.ReplyNone, "PAWSActive", tsval, 0})
+	if err := <-done; err == nil {
+		t.Error("connected although the server saw no SYN")
+	}
+}
+
+// finWait2: no kernel counts a reject of this substate, only hooks on the
+// function see it.
+func (p *places) finWait2(t *testing.T, w *watcher) {
+	sv := serve(t, p.server, lab.Server{NeverAccept: true})
+	target := sv.Targets(p.b.Addr4())[0]
+	before := len(must1[[]lab.Socket](t)(p.client.TimeWaits()))
+	must(t, must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target)).Close())
+	eventuallyTW(t, p.client, before+1)
+	// the ACK of the FIN is the last that the client has taken
+	fin := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
+	last := p.wait(t, func(s *lab.Segment) bool { return s.Src == target && s.Ack == fin.Seq+1 })
+	old := last.TSval - 5000
+	must(t, p.server.SendSegment(lab.RawSegment{
+		Src: last.Src, Dst: last.Dst, Flags: lab.ACK, Seq: last.Seq, Ack: last.Ack,
+		Options: lab.TimestampOption(old, last.TSecr),
+	}))
+	forged := false
+	p.wait(t, func(s *lab.Segment) bool {
+		forged = forged || s.Src == target && s.TSval == old
+		return forged && s.Dst == target
+	})
+	if r := w.rung(probe.PAWSTimeWait); r == probe.Fentry || r == probe.Kprobe {
+		p.want = append(p.want, reject{event.WhereFinWait2, event.SegmentACK, event.ReplyACK, "", old, last.TSval})
+		p.by = append(p.by, probe.PAWSTimeWait)
+	}
+}
+
+func TestPAWSPlaces(t *testing.T) {
+	p := newPlaces(t)
+	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	for _, o := range []probe.Observation{
+		probe.PAWSTimeWait, probe.PAWSEstablished, probe.PAWSSYNRecv, probe.PAWSSYNSent,
+	} {
+		w.matrix(o)
+	}
+	t.Run("time_wait", p.timeWait)
+	t.Run("established", p.established)
+	t.Run("syn_recv", p.synRecv)
+	t.Run("syn_sent", p.synSent)
+	t.Run("fin_wait2", func(t *testing.T) { p.finWait2(t, w) })
+	l := w.stop()
+	p.check(t, w, l)
+}
+
+// check: what a rung sees is told segment by segment, the rest is counted.
+func (p *places) check(t *testing.T, w *watcher, l log) {
+	t.Helper()
+	var want, got []reject
+	counted, wantCounted := map[string]uint64{}, map[string]uint64{}
+	for i, r := range p.want {
+		switch rung := w.rung(p.by[i]); {
+		case r.Counter == "TSEcrRejected" && rung != probe.Tracepoint:
+			// a counter of its own, seen only where the kernel names the reason
+		case rung == probe.Counter:
+			wantCounted[r.Counter]++
+		default:
+			if r.Where == event.WhereSYNRecv && rung == probe.Tracepoint {
+				r.TSRecent, r.Reply = 0, event.ReplyUnknown // the request socket is out of reach
+			}
+			want = append(want, r)
+		}
+	}
+	for _, e := range of[*event.PAWSReject](l, nil) {
+		if n := uint64(e.NetNS); n != p.client.Inode() && n != p.server.Inode() {
+			continue
+		}
+		if !e.Remote.IsValid() {
+			counted[e.Counter] += e.Count
+			continue
+		}
+		got = append(got, reject{e.Where, e.Segment, e.Reply, e.Counter, e.TSval, e.TSRecent})
+		if name := reasonOf(e); w.rung(probe.PAWSTimeWait) == probe.Tracepoint && e.Where == event.WhereTimeWait &&
+			e.Reason != name || e.Reason != "" && e.Reason != name {
+			t.Errorf("reason %q, want %q: %+v", e.Reason, name, *e)
+		}
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("rejects (-forged +log):\n%s", diff)
+	}
+	if diff := gocmp.Diff(wantCounted, counted); diff != "" {
+		t.Errorf("rejects that are only counted (-forged +log):\n%s", diff)
+	}
+}
+
+// reasonOf is the kernel's name for the drop behind an event.
+func reasonOf(e *event.PAWSReject) string {
+	switch {
+	case e.Where == event.WhereTimeWait:
+		return "TCP_RFC7323_TW_PAWS"
+	case e.Counter == "PAWSOldAck":
+		return "TCP_RFC7323_PAWS_ACK"
+	case e.Counter == "TSEcrRejected":
+		return "TCP_RFC7323_TSECR"
+	}
+	return "TCP_RFC7323_PAWS"
 }

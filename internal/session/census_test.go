@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/eventlog"
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
@@ -157,7 +158,20 @@ func TestCensus(t *testing.T) {
 // eventually waits until the log, as far as it is written, is as wanted.
 func (w *watcher) eventually(cond func(log) bool, what string) {
 	w.t.Helper()
-	testutil.Eventually(w.t, deadline, func() bool { return cond(readLog(w.t, w.path)) }, "%s", what)
+	testutil.Eventually(w.t, deadline, func() bool { return cond(whole(w.t, w.path)) }, "%s", what)
+}
+
+// whole reads the lines that are whole: the last may be in the making.
+func whole(t testing.TB, path string) log {
+	t.Helper()
+	r, err := eventlog.OpenReader(path, eventlog.ReadOptions{})
+	must(t, err)
+	defer r.Close()
+	var l log
+	for ev, err := r.Next(t.Context()); err == nil; ev, err = r.Next(t.Context()) {
+		l = append(l, ev)
+	}
+	return l
 }
 
 // known waits until the session has looked into a namespace: it then notices

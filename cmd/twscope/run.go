@@ -173,6 +173,8 @@ func (o *runOptions) check() error {
 		return fmt.Errorf("--rung %s: want fentry, kprobe or tracepoint", o.rung)
 	}
 	switch {
+	case len(o.events) == 0 && o.flags.Changed("events"):
+		return errors.New("--events: want a list of events, or \"all\"")
 	case o.rate < 0:
 		return fmt.Errorf("--rate %d: want 0 or more", o.rate)
 	case o.maxSize < 1 || o.maxSize > 1<<20:

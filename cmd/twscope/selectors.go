@@ -19,10 +19,13 @@ import (
 
 // selectors are the flags that choose what to observe.
 type selectors struct {
+	flags *pflag.FlagSet // nil: those below were not given on a command line
+
 	netns, dst, src, pid, comm, cgroup []string
 }
 
 func (s *selectors) register(f *pflag.FlagSet) {
+	s.flags = f
 	f.StringSliceVar(&s.netns, "netns", nil, "only these network namespaces (`NAME|PATH|INODE`)")
 	f.StringSliceVar(&s.dst, "dst", nil, "only connections to this remote address (`CIDR[:PORT]`)")
 	f.StringSliceVar(&s.src, "src", nil, "only connections of this local address (`CIDR`)")
@@ -49,6 +52,10 @@ func (s *selectors) resolve(facts kernel.Facts, cgroups *kernel.Cgroups) (probe.
 	var f probe.Filters
 	var errs []error
 	add := func(flag string, values []string, parse func(string) error) {
+		// an empty variable of a script must not select everything
+		if len(values) == 0 && s.flags != nil && s.flags.Changed(flag) {
+			errs = append(errs, usageError{fmt.Errorf("--%s: want a value", flag)})
+		}
 		for _, v := range values {
 			if err := parse(v); err != nil {
 				errs = append(errs, usageError{fmt.Errorf("--%s %s: %w", flag, v, err)})
@@ -78,9 +85,9 @@ func (s *selectors) resolve(facts kernel.Facts, cgroups *kernel.Cgroups) (probe.
 // parseEndpoint reads CIDR[:PORT]: 10.0.0.0/8, 10.0.0.1:443, [2001:db8::1]:443,
 // 2001:db8::/32, [2001:db8::/32]:443, or :443 for any address.
 func parseEndpoint(v string) (probe.Endpoint, error) {
-	addr, port := splitPort(v)
+	addr, port, hasPort := splitPort(v)
 	var e probe.Endpoint
-	if port != "" {
+	if hasPort {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
 			return e, fmt.Errorf("%q is not a port: want 1 to 65535", port)
@@ -92,20 +99,24 @@ func parseEndpoint(v string) (probe.Endpoint, error) {
 		}
 	}
 	var err error
-	e.Prefix, err = parsePrefix(strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]"))
+	e.Prefix, err = parsePrefix(addr)
 	return e, err
 }
 
 // splitPort cuts the port off; an IPv6 address without brackets has none.
-func splitPort(v string) (addr, port string) {
-	i := strings.LastIndexByte(v, ':')
-	if i < 0 || strings.HasSuffix(v, "]") {
-		return v, ""
+func splitPort(v string) (addr, port string, hasPort bool) {
+	if inside, ok := strings.CutPrefix(v, "["); ok {
+		addr, rest, ok := strings.Cut(inside, "]")
+		port, hasPort = strings.CutPrefix(rest, ":")
+		if !ok || rest != "" && !hasPort {
+			return v, "", false // no address, as parsePrefix will say
+		}
+		return addr, port, hasPort
 	}
-	if strings.Count(v, ":") > 1 && !strings.Contains(v[:i], "]") {
-		return v, ""
+	if strings.Count(v, ":") != 1 {
+		return v, "", false
 	}
-	return v[:i], v[i+1:]
+	return strings.Cut(v, ":")
 }
 
 // parsePrefix reads an address or a prefix. An address within a prefix that

@@ -84,9 +84,6 @@ func (c *census) Close() {
 type ReusePolicy struct {
 	TWReuse int           // net.ipv4.tcp_tw_reuse: 0, 1, or 2 for loopback only
 	Delay   time.Duration // net.ipv4.tcp_tw_reuse_delay; 1 s where there is none
-	// FinWait2Refused: sockets in substate FIN_WAIT2 are never taken over,
-	// since 0d9e5df4a257 (6.12, and stable kernels).
-	FinWait2Refused bool
 }
 
 // Snapshot is the sockets of one network namespace that were in TIME_WAIT at
@@ -204,7 +201,9 @@ func (r *Reader) censusEvent(c *bpf.Census, s Snapshot) *event.Census {
 // chooses its own port, to a socket as the census found it.
 func (p ReusePolicy) judge(c *bpf.Census) (event.Reusable, uint32) {
 	switch {
-	case p.FinWait2Refused && event.Substate(c.Substate) == event.SubstateFinWait2:
+	// 0d9e5df4a257 (6.12, and stable kernels); which kernels lack it cannot
+	// be told, and what they would do is not promised either
+	case event.Substate(c.Substate) == event.SubstateFinWait2:
 		return event.ReuseRefusedFinWait2, 0
 	case p.TWReuse == 2 && c.Loopback == 0:
 		return event.ReuseRefusedLoopback, 0

@@ -78,7 +78,7 @@ func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
 			return err
 		}
 		if census {
-			l.snapshot, err = n.session.probe.CensusTimeWait(n.policy(l.sysctls))
+			l.snapshot, err = n.session.probe.CensusTimeWait(policy(l.sysctls))
 		}
 		return err
 	})
@@ -86,8 +86,8 @@ func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
 }
 
 // policy is what connect() goes by in a namespace.
-func (n *namespaces) policy(sysctls map[string]string) probe.ReusePolicy {
-	p := probe.ReusePolicy{Delay: time.Second, FinWait2Refused: n.session.probe.FinWait2Refused()}
+func policy(sysctls map[string]string) probe.ReusePolicy {
+	p := probe.ReusePolicy{Delay: time.Second}
 	p.TWReuse, _ = strconv.Atoi(sysctls[kernel.SysctlTWReuse])
 	if ms, err := strconv.Atoi(sysctls[kernel.SysctlTWReuseDelay]); err == nil {
 		p.Delay = time.Duration(ms) * time.Millisecond

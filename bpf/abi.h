@@ -259,12 +259,19 @@ struct tws_listener {
 
 /* per network namespace and CPU; never lossy */
 struct tws_tally {
-	__u64 all[TWS_KIND_MAX];  /* happened, before any filter */
-	__u64 seen[TWS_KIND_MAX]; /* passed the filters */
-	__u64 lost[TWS_KIND_MAX]; /* passed, but the ring was full */
-	__u64 paws[8];		  /* by enum tws_counter, before any filter */
-	__u64 overflow;		  /* TIME_WAIT not created */
-	__u64 no_owner;		  /* the table of sockets was full */
+	__u64 all[TWS_KIND_MAX];      /* happened, before any filter */
+	__u64 filtered[TWS_KIND_MAX]; /* of these, kept back by the filters */
+	__u64 shed[TWS_KIND_MAX];     /* passed, but left out under overload */
+	__u64 lost[TWS_KIND_MAX];     /* passed, but the ring was full */
+	__u64 paws[8];	/* by enum tws_counter, before any filter */
+	__u64 overflow; /* TIME_WAIT not created */
+	__u64 no_owner; /* the table of sockets was full */
+};
+
+/* User space's word to the kernel side while both run. */
+struct tws_detail {
+	__u32 shed_mask; /* emit one record in shed_mask + 1; 0: all */
+	__u32 pad;
 };
 
 struct tws_prefix_key {

@@ -36,6 +36,7 @@ struct tws_abi {
 	struct tws_tally counts;
 	struct tws_prefix_key prefix_key;
 	struct tws_config config;
+	struct tws_detail detail;
 };
 
 const struct tws_abi *tws_abi_unused __attribute__((unused));

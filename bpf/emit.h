@@ -64,6 +64,27 @@ static __always_inline bool tws_tuple_matches(const struct tws_tuple *t)
 }
 
 /*
+ * tws_shed - leave out this one: more happens than user space can write
+ *
+ * Never what is rare and tells most: PAWS rejects, refused SYNs, re-uses.
+ */
+static __always_inline bool tws_shed(struct tws_tally *c, enum tws_kind kind)
+{
+	struct tws_detail *control;
+	__u32 zero = 0;
+
+	if (kind == TWS_KIND_PAWS_REJECT || kind == TWS_KIND_SYN_REFUSED ||
+	    kind == TWS_KIND_TW_REUSE)
+		return false;
+	control = bpf_map_lookup_elem(&tws_control, &zero);
+	if (!control || !control->shed_mask ||
+	    !(bpf_get_prandom_u32() & control->shed_mask))
+		return false;
+	tws_count(c, shed[kind]);
+	return true;
+}
+
+/*
  * tws_want - count an event and say whether to emit it
  *
  * @o: the owner, or NULL for a record that has none; such a record passes no
@@ -74,12 +95,12 @@ static __always_inline bool tws_want(struct tws_tally *c, enum tws_kind kind,
 				     const struct tws_owner *o)
 {
 	tws_count(c, all[kind]);
-	if (!tws_tuple_matches(t))
+	if (!tws_tuple_matches(t) ||
+	    (tws_filters_owner() && (!o || !o->match))) {
+		tws_count(c, filtered[kind]);
 		return false;
-	if (tws_filters_owner() && (!o || !o->match))
-		return false;
-	tws_count(c, seen[kind]);
-	return tws_cfg.kinds & (1u << kind);
+	}
+	return tws_cfg.kinds & (1u << kind) && !tws_shed(c, kind);
 }
 
 /*

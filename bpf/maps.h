@@ -100,6 +100,13 @@ struct {
 	__type(value, struct tws_scratch);
 } tws_scratch SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tws_detail);
+} tws_control SEC(".maps");
+
 /* One byte for a hash of a 4-tuple, see tws_recent_test(). */
 #define TWS_RECENT_PAGE 4096
 #define TWS_RECENT_PAGES 1024

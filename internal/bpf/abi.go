@@ -10,6 +10,7 @@ import "github.com/cilium/ebpf"
 type (
 	Census      = connectTwsCensus
 	Config      = connectTwsConfig
+	Detail      = connectTwsDetail
 	ConnectFail = connectTwsConnectFail
 	Counter     = connectTwsCounter
 	End         = connectTwsEnd

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	censusMapTwsConnecting      = "tws_connecting"
+	censusMapTwsControl         = "tws_control"
 	censusMapTwsCounts          = "tws_counts"
 	censusMapTwsEvents          = "tws_events"
 	censusMapTwsFilterComm      = "tws_filter_comm"
@@ -86,6 +87,7 @@ type censusProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type censusMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -129,6 +131,7 @@ func (o *censusObjects) Close() error {
 // It can be passed to loadCensusObjects or ebpf.CollectionSpec.LoadAndAssign.
 type censusMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -147,6 +150,7 @@ type censusMaps struct {
 func (m *censusMaps) Close() error {
 	return _CensusClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

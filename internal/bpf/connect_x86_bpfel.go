@@ -84,6 +84,12 @@ const (
 	connectTwsCounterTWS_COUNTER_TSECR_REJECTED connectTwsCounter = 5
 )
 
+type connectTwsDetail struct {
+	_        structs.HostLayout
+	ShedMask uint32
+	Pad      uint32
+}
+
 type connectTwsEnd uint8
 
 const (
@@ -255,7 +261,8 @@ type connectTwsSynRefused struct {
 type connectTwsTally struct {
 	_        structs.HostLayout
 	All      [9]uint64
-	Seen     [9]uint64
+	Filtered [9]uint64
+	Shed     [9]uint64
 	Lost     [9]uint64
 	Paws     [8]uint64
 	Overflow uint64
@@ -328,6 +335,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	connectMapTwsConnecting         = "tws_connecting"
+	connectMapTwsControl            = "tws_control"
 	connectMapTwsCounts             = "tws_counts"
 	connectMapTwsEvents             = "tws_events"
 	connectMapTwsFilterComm         = "tws_filter_comm"
@@ -408,6 +416,7 @@ type connectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -452,6 +461,7 @@ func (o *connectObjects) Close() error {
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -470,6 +480,7 @@ type connectMaps struct {
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	pawsMapTwsConnecting       = "tws_connecting"
+	pawsMapTwsControl          = "tws_control"
 	pawsMapTwsCounts           = "tws_counts"
 	pawsMapTwsEvents           = "tws_events"
 	pawsMapTwsFilterComm       = "tws_filter_comm"
@@ -96,6 +97,7 @@ type pawsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pawsMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -139,6 +141,7 @@ func (o *pawsObjects) Close() error {
 // It can be passed to loadPawsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pawsMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -157,6 +160,7 @@ type pawsMaps struct {
 func (m *pawsMaps) Close() error {
 	return _PawsClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

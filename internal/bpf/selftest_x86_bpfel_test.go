@@ -64,6 +64,7 @@ type selftestTwsTcpoptCase struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	selftestMapTwsConnecting   = "tws_connecting"
+	selftestMapTwsControl      = "tws_control"
 	selftestMapTwsCounts       = "tws_counts"
 	selftestMapTwsEvents       = "tws_events"
 	selftestMapTwsFilterComm   = "tws_filter_comm"
@@ -138,6 +139,7 @@ type selftestProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -182,6 +184,7 @@ func (o *selftestObjects) Close() error {
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -201,6 +204,7 @@ type selftestMaps struct {
 func (m *selftestMaps) Close() error {
 	return _SelftestClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	synMapTwsConnecting      = "tws_connecting"
+	synMapTwsControl         = "tws_control"
 	synMapTwsCounts          = "tws_counts"
 	synMapTwsEvents          = "tws_events"
 	synMapTwsFilterComm      = "tws_filter_comm"
@@ -102,6 +103,7 @@ type synProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type synMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -145,6 +147,7 @@ func (o *synObjects) Close() error {
 // It can be passed to loadSynObjects or ebpf.CollectionSpec.LoadAndAssign.
 type synMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -163,6 +166,7 @@ type synMaps struct {
 func (m *synMaps) Close() error {
 	return _SynClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	timewaitMapTwsConnecting        = "tws_connecting"
+	timewaitMapTwsControl           = "tws_control"
 	timewaitMapTwsCounts            = "tws_counts"
 	timewaitMapTwsEvents            = "tws_events"
 	timewaitMapTwsFilterComm        = "tws_filter_comm"
@@ -104,6 +105,7 @@ type timewaitProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type timewaitMapSpecs struct {
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.MapSpec `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.MapSpec `ebpf:"tws_filter_comm"`
@@ -147,6 +149,7 @@ func (o *timewaitObjects) Close() error {
 // It can be passed to loadTimewaitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type timewaitMaps struct {
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
+	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
 	TwsEvents      *ebpf.Map `ebpf:"tws_events"`
 	TwsFilterComm  *ebpf.Map `ebpf:"tws_filter_comm"`
@@ -165,6 +168,7 @@ type timewaitMaps struct {
 func (m *timewaitMaps) Close() error {
 	return _TimewaitClose(
 		m.TwsConnecting,
+		m.TwsControl,
 		m.TwsCounts,
 		m.TwsEvents,
 		m.TwsFilterComm,

@@ -194,6 +194,14 @@ func (w *Writer) tellLosses() {
 	}
 }
 
+// Backlog returns how full the memory for lines is that the output has not
+// taken yet, from 0 to 1; at 1 lines are dropped.
+func (w *Writer) Backlog() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return float64(w.pending) / float64(w.opts.MaxPending)
+}
+
 // Counts returns the totals since Open.
 func (w *Writer) Counts() Counts {
 	w.mu.Lock()

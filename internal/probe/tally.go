@@ -18,6 +18,7 @@ import (
 type Tally struct {
 	All      [bpf.KindMax]uint64 // happened, before any filter
 	Seen     [bpf.KindMax]uint64 // passed the filters
+	Shed     [bpf.KindMax]uint64 // passed, but left out under overload
 	Lost     [bpf.KindMax]uint64 // passed, but the ring was full
 	PAWS     map[string]uint64   // rejects by MIB counter, before any filter
 	Overflow uint64              // TIME_WAIT sockets that were not created
@@ -47,7 +48,8 @@ func (p *Probe) Tallies() (map[uint32]*Tally, error) {
 func (t *Tally) add(c *bpf.Tally) {
 	for k := range t.All {
 		t.All[k] += c.All[k]
-		t.Seen[k] += c.Seen[k]
+		t.Seen[k] += c.All[k] - c.Filtered[k]
+		t.Shed[k] += c.Shed[k]
 		t.Lost[k] += c.Lost[k]
 	}
 	for i, n := range c.Paws {
@@ -117,11 +119,3 @@ func (p *Probe) PAWSCounters() []PAWSCounter {
 
 // BTF returns what the kernel's type information tells.
 func (p *Probe) BTF() kernel.BTF { return p.facts.btf }
-
-// FinWait2Refused tells whether connect() never takes over a socket in
-// substate FIN_WAIT2. No type shows the change (0d9e5df4a257, 6.12, widely
-// backported), so it is taken for made where its companion is: the kernels
-// whose TIME_WAIT sockets know when they were made (6.14).
-func (p *Probe) FinWait2Refused() bool {
-	return p.facts.btf.HasField("inet_timewait_sock", "tw_entry_stamp")
-}

@@ -79,6 +79,7 @@ type session struct {
 	hosts   *namespaces
 	told    losses
 	counter counterRung
+	shedder probe.Shedder
 	start   atomic.Pointer[event.Start]
 	stepped time.Duration // step of the wall clock already noted
 
@@ -204,6 +205,7 @@ func (s *session) loop(ctx context.Context) error {
 			s.writeStats()
 		}
 		s.counter.poll(s)
+		s.shed()
 	}
 	err := s.reader.Run(ctx, s.writer, idle)
 	cancel(nil)
@@ -233,6 +235,25 @@ func (s *session) doWork() {
 			return
 		}
 	}
+}
+
+// shed gives up detail when the ring or the buffer of the log fills up, and
+// takes it back when there is room again.
+func (s *session) shed() {
+	oneIn, changed := s.shedder.Next(max(s.probe.Backlog(), s.writer.Backlog()), time.Now())
+	if !changed {
+		return
+	}
+	if err := s.probe.Sample(oneIn); err != nil {
+		s.log.Error().Err(err).Msg("shed detail")
+		return
+	}
+	if oneIn == 1 {
+		s.log.Info().Msg("every event is written again")
+	} else {
+		s.log.Warn().Uint32("one_in", oneIn).Msg("more happens than can be written: events are sampled, counts stay exact")
+	}
+	s.writeLosses()
 }
 
 func (s *session) reopen() {

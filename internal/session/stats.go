@@ -139,6 +139,7 @@ type losses map[source]uint64
 
 const (
 	whyRing      = "the ring buffer was full: twscope got too little CPU; enlarge it with --ring-size, or select less"
+	whySample    = "more happens than can be written, so some of it is left out of the log; counts stay exact; select less, or write to a faster disk"
 	whyDecode    = "a record of the kernel side was not understood: please report this"
 	whyRecursion = "the kernel left out runs of a program that was already running on the CPU"
 	whyOwner     = "the table of open sockets was full: these connections have no owner in the log"
@@ -157,7 +158,9 @@ func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss 
 		add(source{hop: "owner"}, t.NoOwner, whyOwner)
 		for k, kind := range kindNames() {
 			add(source{"ring", kind}, t.Lost[k], whyRing)
+			add(source{"sample", kind}, t.Shed[k], whySample)
 		}
+		add(source{"sample", event.KindTWReuse}, t.Shed[bpf.KindConnected], whySample)
 		add(source{"ring", event.KindTWReuse}, t.Lost[bpf.KindConnected], whyRing)
 	}
 	return all

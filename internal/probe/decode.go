@@ -232,8 +232,10 @@ func (d *decoder) decodePAWSReject(sample []byte) (event.Event, error) {
 		AgeMS:    r.AgeMs,
 		HasAge:   r.HasAge != 0,
 		Reply:    event.Reply(r.Reply),
-		Reason:   d.reasons[r.Reason],
 		Counter:  counterName(r.Counter),
+	}
+	if r.Reason != 0 { // which has a name too
+		d.pawsReject.Reason = d.reasons[r.Reason]
 	}
 	if r.HasTsRecent != 0 {
 		d.pawsReject.Delta = int32(r.Tsval - r.TsRecent)

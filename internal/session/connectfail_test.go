@@ -3,6 +3,7 @@
 package session_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -23,21 +24,21 @@ type exhaustion struct {
 	family
 	name   string
 	target netip.AddrPort
-	load   *lab.Result
-	left   []lab.Socket // in TIME_WAIT afterwards, by sock_diag
+	// the range that the client may use, and how often it connects
+	low, high, ports, connects int
+
+	load *lab.Result
+	left []lab.Socket // in TIME_WAIT afterwards, by sock_diag
 }
 
-const (
-	portLow, portHigh = 20000, 20999
-	ports             = portHigh - portLow + 1
-	connects          = ports + 500
-)
-
-func newExhaustion(t *testing.T, name string, which int, mptcp bool) *exhaustion {
+func newExhaustion(t *testing.T, name string, which int, mptcp bool, ports int) *exhaustion {
 	t.Helper()
-	x := &exhaustion{name: name, link: newLink(t, name)}
+	x := &exhaustion{
+		name: name, link: newLink(t, name),
+		low: 20000, high: 20000 + ports - 1, ports: ports, connects: ports + ports/2,
+	}
 	x.family = families(x.a, x.b)[which]
-	must(t, x.link.client.Sysctl("net.ipv4.ip_local_port_range", "20000 20999"))
+	must(t, x.link.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", x.low, x.high)))
 	must(t, x.link.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")) // inert: the server has no timestamps
 	must(t, x.link.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
 	sv := serve(t, x.link.server, lab.Server{MPTCP: mptcp})
@@ -52,11 +53,14 @@ func TestPortsRunOut(t *testing.T) {
 	var cases []*exhaustion
 	for which, name := range []string{"IPv4", "IPv6", "mapped"} {
 		for _, mptcp := range []bool{false, true} {
-			full := name
+			full, ports := name, few(1000, 200)
 			if mptcp {
 				full += "-MPTCP"
 			}
-			if x := newExhaustion(t, full, which, mptcp); x != nil {
+			if len(cases) == 0 {
+				ports = 1000
+			}
+			if x := newExhaustion(t, full, which, mptcp, ports); x != nil {
 				cases = append(cases, x)
 			}
 		}
@@ -66,7 +70,7 @@ func TestPortsRunOut(t *testing.T) {
 	w.matrix(probe.ConnectFail)
 	for _, x := range cases {
 		x.load = must1[*lab.Result](t)(x.link.client.Run(t.Context(), lab.Load{
-			Targets: []netip.AddrPort{x.target}, Connections: connects, ClosesFirst: true,
+			Targets: []netip.AddrPort{x.target}, Connections: x.connects, ClosesFirst: true,
 		}))
 		x.left = must1[[]lab.Socket](t)(x.link.client.TimeWaits())
 	}
@@ -78,10 +82,10 @@ func TestPortsRunOut(t *testing.T) {
 }
 
 func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
-	want := map[string]int{"EADDRNOTAVAIL": connects - ports}
-	if diff := cmp.Diff(want, x.load.Failed); diff != "" || x.load.Connected != ports || len(x.left) != ports {
+	want := map[string]int{"EADDRNOTAVAIL": x.connects - x.ports}
+	if diff := cmp.Diff(want, x.load.Failed); diff != "" || x.load.Connected != x.ports || len(x.left) != x.ports {
 		t.Fatalf("%d connected and %d in TIME_WAIT, want %d; failed (-want +got):\n%s",
-			x.load.Connected, len(x.left), ports, diff)
+			x.load.Connected, len(x.left), x.ports, diff)
 	}
 	x.checkFails(t, w, l)
 	left := map[uint16]bool{}
@@ -89,8 +93,8 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 		left[s.Local.Port()] = true
 	}
 	waits := timeWaitsOf(l, x.link.client)
-	if len(waits) != ports {
-		t.Errorf("%d time_wait, want %d", len(waits), ports)
+	if len(waits) != x.ports {
+		t.Errorf("%d time_wait, want %d", len(waits), x.ports)
 	}
 	for _, e := range waits {
 		if e.Local.Addr() != x.family.client || e.Remote != x.remote() || !left[e.Local.Port()] {
@@ -105,23 +109,23 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 	if n := len(timeWaitsOf(l, x.link.server)); n != 0 {
 		t.Errorf("%d time_wait of the server, want none", n)
 	}
-	checkTW(t, l, x.link.client, ports, deaths)
+	checkTW(t, l, x.link.client, uint64(x.ports), deaths)
 	checkTW(t, l, x.link.server, 0, deaths)
 }
 
 func (x *exhaustion) checkFails(t *testing.T, w *watcher, l log) {
 	t.Helper()
 	fails := of(l, func(e *event.ConnectFail) bool { return uint64(e.NetNS) == x.link.client.Inode() })
-	if len(fails) != connects-ports {
-		t.Errorf("%d connect_fail, want %d", len(fails), connects-ports)
+	if len(fails) != x.connects-x.ports {
+		t.Errorf("%d connect_fail, want %d", len(fails), x.connects-x.ports)
 	}
 	inferred := w.rung(probe.ConnectFail) == probe.Tracepoint
 	for _, e := range fails {
 		if unix.Errno(e.Errno) != unix.EADDRNOTAVAIL || e.Local != netip.AddrPortFrom(x.family.client, 0) ||
-			e.Remote != x.remote() || e.RangeLow != portLow || e.RangeHigh != portHigh ||
+			e.Remote != x.remote() || e.RangeLow != uint16(x.low) || e.RangeHigh != uint16(x.high) ||
 			e.Inferred != inferred || e.Owner.PID != uint32(os.Getpid()) {
 			t.Errorf("%+v, want EADDRNOTAVAIL from %s to %s in %d-%d, inferred %t",
-				*e, x.family.client, x.remote(), portLow, portHigh, inferred)
+				*e, x.family.client, x.remote(), uint16(x.low), uint16(x.high), inferred)
 		}
 	}
 }

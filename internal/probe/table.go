@@ -23,6 +23,15 @@ type table struct {
 	tail    uint64       // number of the next one
 	live    int
 	index   []uint32 // open addressing: entry number + 1, modulo 2^32; 0: free
+	latest  uint64   // end of the entry that ends last
+	early   []early  // a heap: entries that end before an older one does
+}
+
+// early is an entry that the queue would come to too late. It may be gone by
+// then.
+type early struct {
+	expires uint64
+	tuple   bpf.Tuple
 }
 
 type tableEntry struct {
@@ -64,16 +73,54 @@ func (t *table) enter(tuple bpf.Tuple, sndNxt uint32, now, timeout uint64) {
 		t.makeRoom()
 	}
 	h := t.hash(&tuple)
-	*t.at(t.tail) = tableEntry{tuple: tuple, entered: now, expires: now + timeout, hash: h, sndNxt: sndNxt}
+	expires := now + timeout
+	*t.at(t.tail) = tableEntry{tuple: tuple, entered: now, expires: expires, hash: h, sndNxt: sndNxt}
 	t.insert(h, t.tail)
 	t.tail++
 	t.live++
+	if expires < t.latest && len(t.early) < tableMax {
+		t.pushEarly(early{expires, tuple})
+	}
+	t.latest = max(t.latest, expires)
+}
+
+func (t *table) pushEarly(e early) {
+	t.early = append(t.early, e)
+	for i := len(t.early) - 1; i > 0; {
+		up := (i - 1) / 2
+		if t.early[up].expires <= t.early[i].expires {
+			return
+		}
+		t.early[up], t.early[i] = t.early[i], t.early[up]
+		i = up
+	}
+}
+
+func (t *table) popEarly() early {
+	h := t.early
+	first, last := h[0], len(h)-1
+	h[0] = h[last]
+	h = h[:last]
+	for i := 0; ; {
+		next := 2*i + 1
+		if next+1 < last && h[next+1].expires < h[next].expires {
+			next++
+		}
+		if next >= last || h[i].expires <= h[next].expires {
+			break
+		}
+		h[i], h[next] = h[next], h[i]
+		i = next
+	}
+	t.early = h
+	return first
 }
 
 // rearm: the kernel has restarted the timer for another TCP_TIMEWAIT_LEN.
 func (t *table) rearm(tuple bpf.Tuple, now uint64) {
 	if e := t.find(&tuple); e != nil {
-		e.expires = now + uint64(60*time.Second)
+		since := e.entered
+		t.enter(tuple, e.sndNxt, since, now+uint64(60*time.Second)-since)
 	}
 }
 
@@ -89,8 +136,16 @@ func (t *table) take(tuple bpf.Tuple, at uint64) (entered uint64, sndNxt uint32,
 	return entered, sndNxt, true
 }
 
-// expire gives up what has ended by now, oldest first, and tells of it.
+// expire gives up what has ended by now and tells of it.
 func (t *table) expire(now uint64, told func(tuple bpf.Tuple, entered, expires uint64)) {
+	for len(t.early) > 0 && t.early[0].expires <= now {
+		gone := t.popEarly()
+		if e := t.find(&gone.tuple); e != nil && e.expires == gone.expires {
+			entered := e.entered
+			t.remove(&gone.tuple)
+			told(gone.tuple, entered, gone.expires)
+		}
+	}
 	for t.head < t.tail {
 		e := t.at(t.head)
 		if e.expires > now {

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/twscope/twscope/internal/bpf"
+)
+
+// tupleOf makes different tuples of different numbers.
+func tupleOf(n int) bpf.Tuple {
+	t := bpf.Tuple{Lport: uint16(n), Rport: uint16(n >> 16), Netns: 1}
+	t.Laddr[15], t.Raddr[15] = 1, 2
+	return t
+}
+
+// model is what the table should do, done simply: a list, oldest first.
+type model []modelEntry
+
+type modelEntry struct {
+	n                int
+	entered, expires uint64
+	sndNxt           uint32
+}
+
+func (m *model) index(n int) int {
+	return slices.IndexFunc(*m, func(e modelEntry) bool { return e.n == n })
+}
+
+func (m *model) drop(n int) {
+	if i := m.index(n); i >= 0 {
+		*m = slices.Delete(*m, i, i+1)
+	}
+}
+
+func (m *model) enter(e modelEntry) {
+	m.drop(e.n)
+	*m = append(*m, e)
+}
+
+func (m *model) take(n int, at uint64) (uint64, uint32, bool) {
+	i := m.index(n)
+	if i < 0 || (*m)[i].entered > at || (*m)[i].expires <= at {
+		return 0, 0, false
+	}
+	e := (*m)[i]
+	m.drop(n)
+	return e.entered, e.sndNxt, true
+}
+
+func (m *model) expire(now uint64) (told []modelEntry) {
+	*m = slices.DeleteFunc(*m, func(e modelEntry) bool {
+		if e.expires <= now {
+			told = append(told, modelEntry{n: e.n, entered: e.entered, expires: e.expires})
+		}
+		return e.expires <= now
+	})
+	return told
+}
+
+func byNumber(a, b modelEntry) int { return a.n - b.n }
+
+func TestTableAgainstModel(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		tuples, rounds int
+		timeout        uint64
+	}{
+		{"few tuples, much re-use", 50, 30_000, 200},
+		{"no growth", 800, 30_000, 500},
+		{"growth", 20_000, 60_000, 6000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, uint64(tt.tuples)))
+			tab := newTable(true)
+			var m model
+			now := uint64(1000)
+			for round := range tt.rounds {
+				now += r.Uint64N(3)
+				n := r.IntN(tt.tuples)
+				switch r.IntN(10) {
+				default:
+					e := modelEntry{n, now, now + tt.timeout - r.Uint64N(tt.timeout/2), r.Uint32()}
+					tab.enter(tupleOf(n), e.sndNxt, e.entered, e.expires-e.entered)
+					m.enter(e)
+				case 0:
+					at := now - r.Uint64N(2)
+					since, seq, ok := tab.take(tupleOf(n), at)
+					since2, seq2, ok2 := m.take(n, at)
+					if since != since2 || seq != seq2 || ok != ok2 {
+						t.Fatalf("round %d: take %d gives %d %d %t, want %d %d %t", round, n, since, seq, ok, since2, seq2, ok2)
+					}
+				case 2:
+					var told []modelEntry
+					tab.expire(now, func(tuple bpf.Tuple, entered, expires uint64) {
+						told = append(told, modelEntry{n: int(tuple.Lport) | int(tuple.Rport)<<16, entered: entered, expires: expires})
+					})
+					want := m.expire(now)
+					slices.SortFunc(told, byNumber)
+					slices.SortFunc(want, byNumber)
+					if !slices.Equal(told, want) {
+						t.Fatalf("round %d: told %v, want %v", round, told, want)
+					}
+				}
+				if tab.live != len(m) {
+					t.Fatalf("round %d: %d live, want %d", round, tab.live, len(m))
+				}
+			}
+			for n := range tt.tuples {
+				if found := tab.find(new(tupleOf(n))) != nil; found != (m.index(n) >= 0) {
+					t.Fatalf("tuple %d: found %t", n, found)
+				}
+			}
+		})
+	}
+}
+
+func TestTableRearm(t *testing.T) {
+	tab := newTable(true)
+	tab.enter(tupleOf(1), 7, 100, 50)
+	tab.rearm(tupleOf(1), 120)
+	tab.rearm(tupleOf(2), 120) // is not there
+	tab.expire(1000, func(bpf.Tuple, uint64, uint64) { t.Error("it has ended although the timer was restarted") })
+	var ended uint64
+	tab.expire(120+60e9, func(_ bpf.Tuple, entered, expires uint64) { ended = expires - entered })
+	if ended != 20+60e9 {
+		t.Errorf("it lasted %d ns", ended)
+	}
+}
+
+func TestTableTellsShortOnesBehindLongOnes(t *testing.T) {
+	tab := newTable(true)
+	tab.enter(tupleOf(1), 0, 100, 1000)
+	tab.enter(tupleOf(2), 0, 110, 20) // a FIN_WAIT2 with a small tcp_fin_timeout
+	var told []uint16
+	tell := func(tuple bpf.Tuple, _, _ uint64) { told = append(told, tuple.Lport) }
+	tab.expire(200, tell)
+	if !slices.Equal(told, []uint16{2}) {
+		t.Errorf("told %v, want 2", told)
+	}
+	tab.expire(2000, tell)
+	if !slices.Equal(told, []uint16{2, 1}) {
+		t.Errorf("told %v, want 2 and 1", told)
+	}
+}
+
+func TestTableIsBounded(t *testing.T) {
+	tab := newTable(false)
+	for n := range tableMax + tableMax/4 {
+		tab.enter(tupleOf(n), 0, uint64(n), 1<<40)
+	}
+	if len(tab.entries) != tableMax || tab.live > tableMax {
+		t.Fatalf("%d entries, %d live", len(tab.entries), tab.live)
+	}
+	if tab.find(new(tupleOf(0))) != nil {
+		t.Error("the oldest is still there")
+	}
+	for _, n := range []int{tableMax / 2, tableMax, tableMax + tableMax/4 - 1} {
+		if tab.find(new(tupleOf(n))) == nil {
+			t.Errorf("number %d is gone", n)
+		}
+	}
+}
+
+func TestTableAllocates(t *testing.T) {
+	tab := newTable(true)
+	n := 0
+	allocs := testing.AllocsPerRun(1000, func() {
+		n++
+		tab.enter(tupleOf(n%500), 0, uint64(n), 100)
+		tab.expire(uint64(n), func(bpf.Tuple, uint64, uint64) {})
+	})
+	// makeRoom allocates once in many
+	if allocs >= 1 {
+		t.Errorf("%v allocations for each socket", allocs)
+	}
+}

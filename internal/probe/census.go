@@ -156,7 +156,7 @@ func (r *Reader) Census(sink Sink, s Snapshot) {
 		if r.table != nil {
 			left := uint64(c.RemainingMs) * uint64(time.Millisecond)
 			entered := s.entered(c)
-			r.table.enter(c.Tuple, c.SndNxt, entered, s.boot+left-entered)
+			r.table.enter(&c.Tuple, c.SndNxt, entered, s.boot+left-entered)
 		}
 		sink.Put(r.censusEvent(c, s))
 	}

@@ -157,8 +157,7 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 // has ended meanwhile in a way that this rung does not show.
 func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
 	now := rec.H.TimeNs
-	since, _, was := r.table.take(rec.Tuple, now)
-	r.table.enter(rec.Tuple, rec.SndNxt, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+	since, was := r.table.enter(&rec.Tuple, rec.SndNxt, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
 	if was {
 		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, since)
 	}

@@ -66,22 +66,30 @@ func (t *table) hash(tuple *bpf.Tuple) uint32 {
 	return uint32(maphash.Comparable(t.seed, *tuple))
 }
 
-// enter adds a socket, or renews the entry of its predecessor.
-func (t *table) enter(tuple bpf.Tuple, sndNxt uint32, now, timeout uint64) {
-	t.remove(&tuple)
+// enter adds a socket, or renews the entry of its predecessor and tells since
+// when that was there, if it was still alive.
+func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (since uint64, was bool) {
 	if t.tail-t.head == uint64(len(t.entries)) {
 		t.makeRoom()
 	}
-	h := t.hash(&tuple)
+	h := t.hash(tuple)
+	slot, known := t.search(tuple, h)
+	if known {
+		old := t.numbered(t.index[slot])
+		since, was = old.entered, old.expires > now
+		old.expires = 0
+	} else {
+		t.live++
+	}
 	expires := now + timeout
-	*t.at(t.tail) = tableEntry{tuple: tuple, entered: now, expires: expires, hash: h, sndNxt: sndNxt}
-	t.insert(h, t.tail)
+	*t.at(t.tail) = tableEntry{tuple: *tuple, entered: now, expires: expires, hash: h, sndNxt: sndNxt}
+	t.index[slot] = t.indexed(t.tail)
 	t.tail++
-	t.live++
 	if expires < t.latest && len(t.early) < tableMax {
-		t.pushEarly(early{expires, tuple})
+		t.pushEarly(early{expires, *tuple})
 	}
 	t.latest = max(t.latest, expires)
+	return since, was
 }
 
 func (t *table) pushEarly(e early) {
@@ -120,7 +128,7 @@ func (t *table) popEarly() early {
 func (t *table) rearm(tuple bpf.Tuple, now uint64) {
 	if e := t.find(&tuple); e != nil {
 		since := e.entered
-		t.enter(tuple, e.sndNxt, since, now+uint64(60*time.Second)-since)
+		t.enter(&tuple, e.sndNxt, since, now+uint64(60*time.Second)-since)
 	}
 }
 
@@ -161,7 +169,7 @@ func (t *table) expire(now uint64, told func(tuple bpf.Tuple, entered, expires u
 }
 
 func (t *table) find(tuple *bpf.Tuple) *tableEntry {
-	if slot, ok := t.slot(tuple); ok {
+	if slot, ok := t.search(tuple, t.hash(tuple)); ok {
 		return t.numbered(t.index[slot])
 	}
 	return nil
@@ -172,30 +180,27 @@ func (t *table) numbered(slot uint32) *tableEntry {
 	return t.at(uint64(slot - 1))
 }
 
-func (t *table) slot(tuple *bpf.Tuple) (int, bool) {
+// indexed is what an index slot holds for an entry.
+func (t *table) indexed(number uint64) uint32 {
+	return uint32(number&uint64(len(t.entries)-1)) + 1
+}
+
+// search returns the index slot of a 4-tuple, or the free one where it belongs.
+func (t *table) search(tuple *bpf.Tuple, h uint32) (slot int, ok bool) {
 	mask := len(t.index) - 1
-	h := t.hash(tuple)
-	for i := int(h) & mask; t.index[i] != 0; i = (i + 1) & mask {
+	i := int(h) & mask
+	for ; t.index[i] != 0; i = (i + 1) & mask {
 		e := t.numbered(t.index[i])
-		if e.hash == h && e.expires != 0 && e.tuple == *tuple {
+		if e.hash == h && e.tuple == *tuple {
 			return i, true
 		}
 	}
-	return 0, false
-}
-
-func (t *table) insert(h uint32, number uint64) {
-	mask := len(t.index) - 1
-	i := int(h) & mask
-	for t.index[i] != 0 {
-		i = (i + 1) & mask
-	}
-	t.index[i] = uint32(number&uint64(len(t.entries)-1)) + 1
+	return i, false
 }
 
 // remove takes an entry out of the index and leaves a dead one in the queue.
 func (t *table) remove(tuple *bpf.Tuple) {
-	i, ok := t.slot(tuple)
+	i, ok := t.search(tuple, t.hash(tuple))
 	if !ok {
 		return
 	}
@@ -241,7 +246,8 @@ func (t *table) makeRoom() {
 			continue
 		}
 		*t.at(t.tail) = *e
-		t.insert(e.hash, t.tail)
+		slot, _ := t.search(&e.tuple, e.hash)
+		t.index[slot] = t.indexed(t.tail)
 		t.tail++
 		t.live++
 	}

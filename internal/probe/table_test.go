@@ -84,7 +84,7 @@ func TestTableAgainstModel(t *testing.T) {
 				switch r.IntN(10) {
 				default:
 					e := modelEntry{n, now, now + tt.timeout - r.Uint64N(tt.timeout/2), r.Uint32()}
-					tab.enter(tupleOf(n), e.sndNxt, e.entered, e.expires-e.entered)
+					tab.enter(new(tupleOf(n)), e.sndNxt, e.entered, e.expires-e.entered)
 					m.enter(e)
 				case 0:
 					at := now - r.Uint64N(2)
@@ -120,7 +120,7 @@ func TestTableAgainstModel(t *testing.T) {
 
 func TestTableRearm(t *testing.T) {
 	tab := newTable(true)
-	tab.enter(tupleOf(1), 7, 100, 50)
+	tab.enter(new(tupleOf(1)), 7, 100, 50)
 	tab.rearm(tupleOf(1), 120)
 	tab.rearm(tupleOf(2), 120) // is not there
 	tab.expire(1000, func(bpf.Tuple, uint64, uint64) { t.Error("it has ended although the timer was restarted") })
@@ -133,8 +133,8 @@ func TestTableRearm(t *testing.T) {
 
 func TestTableTellsShortOnesBehindLongOnes(t *testing.T) {
 	tab := newTable(true)
-	tab.enter(tupleOf(1), 0, 100, 1000)
-	tab.enter(tupleOf(2), 0, 110, 20) // a FIN_WAIT2 with a small tcp_fin_timeout
+	tab.enter(new(tupleOf(1)), 0, 100, 1000)
+	tab.enter(new(tupleOf(2)), 0, 110, 20) // a FIN_WAIT2 with a small tcp_fin_timeout
 	var told []uint16
 	tell := func(tuple bpf.Tuple, _, _ uint64) { told = append(told, tuple.Lport) }
 	tab.expire(200, tell)
@@ -150,7 +150,7 @@ func TestTableTellsShortOnesBehindLongOnes(t *testing.T) {
 func TestTableIsBounded(t *testing.T) {
 	tab := newTable(false)
 	for n := range tableMax + tableMax/4 {
-		tab.enter(tupleOf(n), 0, uint64(n), 1<<40)
+		tab.enter(new(tupleOf(n)), 0, uint64(n), 1<<40)
 	}
 	if len(tab.entries) != tableMax || tab.live > tableMax {
 		t.Fatalf("%d entries, %d live", len(tab.entries), tab.live)
@@ -170,7 +170,7 @@ func TestTableAllocates(t *testing.T) {
 	n := 0
 	allocs := testing.AllocsPerRun(1000, func() {
 		n++
-		tab.enter(tupleOf(n%500), 0, uint64(n), 100)
+		tab.enter(new(tupleOf(n%500)), 0, uint64(n), 100)
 		tab.expire(uint64(n), func(bpf.Tuple, uint64, uint64) {})
 	})
 	// makeRoom allocates once in many

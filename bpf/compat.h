@@ -26,15 +26,16 @@ static __always_inline __u64 tws_ctx_arg(const __u64 *ctx, int n)
  * ehash."), when skc_prot->h.hashinfo became NULL for TCP. In between, from
  * 5.17 (fbb8295248e1) to 6.0, tcp_death_row was a pointer.
  */
-static __always_inline struct inet_hashinfo *tws_hashinfo(const struct sock *sk)
+static __always_inline const struct inet_hashinfo *
+tws_hashinfo(const struct sock *sk)
 {
-	const struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
-	struct inet_hashinfo *hashinfo;
+	const struct proto *prot = sk->__sk_common.skc_prot;
+	const struct net *net = sk->__sk_common.skc_net.net;
+	const struct inet_hashinfo *hashinfo = prot->h.hashinfo;
 
-	hashinfo = BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
 	if (!hashinfo &&
 	    bpf_core_field_exists(net->ipv4.tcp_death_row.hashinfo))
-		hashinfo = BPF_CORE_READ(net, ipv4.tcp_death_row.hashinfo);
+		hashinfo = net->ipv4.tcp_death_row.hashinfo;
 	return hashinfo;
 }
 

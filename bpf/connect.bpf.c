@@ -248,7 +248,9 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 			tws_timewait_on_close(sk, tws_tcp_sock(sk, true));
 		break;
 	}
-	bpf_map_delete_elem(&tws_socks, &key);
+	/* looking is cheaper than deleting what is not there, which locks */
+	if (bpf_map_lookup_elem(&tws_socks, &key))
+		bpf_map_delete_elem(&tws_socks, &key);
 }
 
 SEC("tp_btf/inet_sock_set_state")

@@ -73,6 +73,38 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 
 #define TWS_EHASH_CHAIN_MAX 32
 
+/* The part of a sock_common that tells a socket, and its state. */
+struct tws_identity {
+	__u32 hash;
+	__be16 dport;
+	__u16 num;
+	__u16 family;
+	__u8 state;
+	__u8 pad;
+};
+
+/*
+ * One read where the members lie side by side, as in every kernel so far, else
+ * one each.
+ */
+static __always_inline void tws_read_identity(struct tws_identity *id,
+					      const struct sock_common *skc)
+{
+	__u32 at = bpf_core_field_offset(skc->skc_hash);
+
+	if (bpf_core_field_offset(skc->skc_dport) == at + 4 &&
+	    bpf_core_field_offset(skc->skc_num) == at + 6 &&
+	    bpf_core_field_offset(skc->skc_family) == at + 8 &&
+	    bpf_core_field_offset(skc->skc_state) == at + 10) {
+		bpf_probe_read_kernel(id, sizeof(*id), (void *)skc + at);
+		return;
+	}
+	id->hash = BPF_CORE_READ(skc, skc_hash);
+	id->dport = BPF_CORE_READ(skc, skc_dport);
+	id->num = BPF_CORE_READ(skc, skc_num);
+	id->state = BPF_CORE_READ(skc, skc_state);
+}
+
 /*
  * tws_find_timewait - the TIME_WAIT socket that has just replaced @sk
  *
@@ -84,15 +116,18 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 static __always_inline struct inet_timewait_sock *
 tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 {
-	struct inet_hashinfo *hashinfo = tws_hashinfo(sk);
+	const struct inet_hashinfo *hashinfo = tws_hashinfo(sk);
 	__u32 hash = TWS_READ(true, sk, __sk_common.skc_hash);
+	__be16 dport = bpf_htons(tuple->rport);
+	struct tws_identity id = {};
 	struct inet_ehash_bucket *bucket;
 	struct hlist_nulls_node *node;
 	__u32 i;
 
-	bucket = BPF_CORE_READ(hashinfo, ehash);
-	bucket = (void *)bucket +
-		 (__u64)(hash & BPF_CORE_READ(hashinfo, ehash_mask)) *
+	if (!hashinfo)
+		return NULL;
+	bucket = (void *)TWS_READ(true, hashinfo, ehash) +
+		 (__u64)(hash & TWS_READ(true, hashinfo, ehash_mask)) *
 			 bpf_core_type_size(struct inet_ehash_bucket);
 	node = BPF_CORE_READ(bucket, chain.first);
 #pragma clang loop unroll(disable)
@@ -104,10 +139,9 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 			return NULL;
 		skc = (void *)node -
 		      bpf_core_field_offset(struct sock_common, skc_nulls_node);
-		if (BPF_CORE_READ(skc, skc_hash) == hash &&
-		    BPF_CORE_READ(skc, skc_state) == TCP_TIME_WAIT &&
-		    BPF_CORE_READ(skc, skc_num) == tuple->lport &&
-		    BPF_CORE_READ(skc, skc_dport) == bpf_htons(tuple->rport))
+		tws_read_identity(&id, skc);
+		if (id.hash == hash && id.state == TCP_TIME_WAIT &&
+		    id.num == tuple->lport && id.dport == dport)
 			return (void *)skc;
 		node = BPF_CORE_READ(node, next);
 	}

@@ -93,6 +93,33 @@ fuzz: | $(CACHE)
 bench-go: ## Run the Go benchmarks, BENCH=regexp
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
 
+BENCH_RESULT ?= testdata/bench/results/$(shell uname -r)
+BENCH_RUN = bin/bench -dir $(CACHE)
+
+.PHONY: bench
+bench: bench-build bench-peers ## Compare what observers cost, as root, 10 minutes; keeps BENCH_RESULT
+	$(BENCH_RUN) -out $(BENCH_RESULT)
+
+.PHONY: bench-short
+bench-short: bench-build bench-peers ## The same in 1.5 minutes, with fewer rounds
+	$(BENCH_RUN) -rounds 2 -stats-rounds 1 -nets loopback -sustained 0
+
+.PHONY: bench-growth
+bench-growth: bench-build ## How twscope's cost grows, as root, 10 minutes; keeps BENCH_RESULT-growth
+	$(BENCH_RUN) -mode growth -out $(BENCH_RESULT)-growth
+
+.PHONY: bench-build
+bench-build: build | $(CACHE)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./testdata/bench
+
+# A peer that is not there is a line of the table, not an error.
+BENCH_PEERS := libbpf-tools bpftrace bpfcc-tools
+.PHONY: bench-peers
+bench-peers:
+	@dpkg-query -W $(BENCH_PEERS) >/dev/null 2>&1 || { \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(BENCH_PEERS) >/dev/null; \
+	} || echo 'bench-peers: cannot install $(BENCH_PEERS): what is not there is not compared' >&2
+
 ##@ Generated files
 
 .PHONY: generate

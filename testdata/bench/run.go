@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Conditions that are not observers.
+const (
+	none  = "none"
+	empty = "empty programs"
+)
+
+// warmUp is how many connections come before those that are timed: caches and
+// buffers are then as they stay.
+const warmUp = 2000
+
+// sample is one load under one condition.
+type sample struct {
+	Condition   string        `json:"condition"`
+	Network     string        `json:"network"`
+	Connections int           `json:"connections"`
+	Elapsed     time.Duration `json:"elapsed_ns"`
+	P50         time.Duration `json:"connect_p50_ns"`
+	P99         time.Duration `json:"connect_p99_ns"`
+	// TimeWaits is the kernel's count, warm-up included, as is the account.
+	TimeWaits uint64        `json:"time_waits"`
+	Account   account       `json:"account"`
+	Used      usage         `json:"used"`                 // by the observer, for the connections
+	Attached  time.Duration `json:"start_to_attached_ns"` // of the observer
+	Programs  []programCost `json:"programs,omitempty"`   // with statistics only
+}
+
+func (s *sample) rate() float64 { return float64(s.Connections) / s.Elapsed.Seconds() }
+
+// bench makes samples.
+type bench struct {
+	o         *options
+	hooks     []hook // of twscope on this machine
+	observers map[string]*observer
+}
+
+// watch is a condition in force.
+type watch struct {
+	process  *process // nil: none or empty
+	programs map[ebpf.ProgramID]bool
+	links    []fdinfo
+	dir      string
+	empty    closers
+}
+
+func (b *bench) watch(ctx context.Context, condition string) (w *watch, err error) {
+	w = &watch{}
+	switch condition {
+	case none:
+		return w, nil
+	case empty:
+		w.empty, w.programs, err = attachEmpty(b.hooks)
+		return w, err
+	}
+	if w.dir, err = os.MkdirTemp(b.o.dir, "run-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.process, err = b.observers[condition].start(ctx, w.dir); err != nil {
+		return w, err
+	}
+	fds, err := w.process.fds()
+	w.programs, w.links = fds.programs, fds.links
+	return w, err
+}
+
+// close ends what is left.
+func (w *watch) close() error {
+	errs := []error{w.empty.Close()}
+	if w.process != nil {
+		w.process.kill()
+	}
+	if w.dir != "" {
+		errs = append(errs, os.RemoveAll(w.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// standard is the sample of the default load in a scene of its own, so that it
+// finds empty tables.
+func (b *bench) standard(ctx context.Context, condition, network string, stats bool) (s sample, err error) {
+	sc, err := newScene(ctx, network, defaultDestinations)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, sc.close()) }()
+	return b.sample(ctx, sc, condition, network, stats, b.o.connections)
+}
+
+// sample watches a load of n connections.
+func (b *bench) sample(ctx context.Context, sc *scene, condition, network string, stats bool, n int) (s sample, err error) {
+	s = sample{Condition: condition, Network: network}
+	before, err := sc.timeWaits()
+	if err != nil {
+		return s, err
+	}
+	w, err := b.watch(ctx, condition)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	if _, err := sc.load(ctx, warmUp); err != nil {
+		return s, err
+	}
+	if err := w.measure(ctx, sc, &s, stats, n); err != nil {
+		return s, err
+	}
+	after, err := sc.timeWaits()
+	if err != nil || w.process == nil {
+		s.TimeWaits = after - before
+		return s, err
+	}
+	s.TimeWaits = after - before
+	if err := w.process.stop(ctx); err != nil {
+		return s, err
+	}
+	s.Account, err = w.process.read(w.process.log, sc)
+	return s, err
+}
+
+// measure runs the load, and waits until the observer has digested it.
+func (w *watch) measure(ctx context.Context, sc *scene, s *sample, stats bool, n int) error {
+	var before usage
+	var err error
+	if w.process != nil {
+		if before, err = w.process.used(); err != nil {
+			return err
+		}
+	}
+	load := func() error {
+		r, err := sc.load(ctx, n)
+		if err == nil {
+			s.Connections, s.Elapsed, s.P50, s.P99 = r.Connected, r.Elapsed, r.P50, r.P99
+		}
+		return err
+	}
+	if stats {
+		s.Programs, err = w.withStatistics(load)
+	} else {
+		err = load()
+	}
+	if err != nil || w.process == nil {
+		return err
+	}
+	s.Attached = w.process.took
+	if err := w.process.rest(ctx); err != nil {
+		return err
+	}
+	after, err := w.process.used()
+	s.Used = usage{User: after.User - before.User, System: after.System - before.System, RSS: after.RSS}
+	return err
+}
+
+// withStatistics has the kernel account for the programs while fn runs.
+func (w *watch) withStatistics(fn func() error) (costs []programCost, err error) {
+	var on io.Closer
+	if on, err = ebpf.EnableStats(unix.BPF_STATS_RUN_TIME); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, on.Close()) }()
+	before, err := readCosts(w.programs)
+	if err != nil {
+		return nil, err
+	}
+	if err := fn(); err != nil {
+		return nil, err
+	}
+	after, err := readCosts(w.programs)
+	return costsSince(before, after), err
+}

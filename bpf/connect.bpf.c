@@ -80,7 +80,7 @@ static __always_inline void tws_on_listen(struct sock *sk)
 	tws_current_owner(&owner);
 	tws_add_listener(sk, &owner);
 	if (!tws_cfg.sk_storage ||
-	    !BPF_CORE_READ_BITFIELD_PROBED(sk, __sk_common.skc_reuseport))
+	    !BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport))
 		return;
 	stored = bpf_sk_storage_get(&tws_reuseport, sk, NULL,
 				    BPF_SK_STORAGE_GET_F_CREATE);
@@ -113,7 +113,7 @@ static __always_inline void tws_on_accept(struct sock *sk)
 	__u64 key = (__u64)sk;
 
 	if (tws_cfg.sk_storage &&
-	    BPF_CORE_READ_BITFIELD_PROBED(sk, __sk_common.skc_reuseport)) {
+	    BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport)) {
 		stored = bpf_sk_storage_get(&tws_reuseport, sk, NULL, 0);
 		if (stored) {
 			s.owner = *stored;
@@ -202,8 +202,7 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 	struct tws_sock *s;
 
 	if (!TWS_READ(true, net, ipv4.sysctl_tcp_tw_reuse) &&
-	    !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) &
-	      SOCK_BINDPORT_LOCK))
+	    !(BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & SOCK_BINDPORT_LOCK))
 		return;
 	if (!tws_recent_test(TWS_READ(true, sk, __sk_common.skc_hash)))
 		return;

@@ -150,12 +150,12 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 
 /*
  * The 4-tuples that have been in TIME_WAIT of late, by the kernel's own hash
- * of them: a byte holds the time of the last one, in units of 17 s. Tells most
- * connections apart that cannot have taken over a TIME_WAIT socket; others are
- * looked up by user space, which knows all of them.
+ * of them: a byte holds the time of the last one, in units of 4096 jiffies.
+ * Tells most connections apart that cannot have taken over a TIME_WAIT socket;
+ * others are looked up by user space, which knows all of them.
  */
-#define TWS_RECENT_SHIFT 34 /* ns to units */
-#define TWS_RECENT_UNITS 7  /* 103 s at least: TIME_WAIT, and a rearmed timer */
+#define TWS_RECENT_SHIFT 12 /* jiffies to units */
+#define TWS_RECENT_S 120    /* TIME_WAIT, and a rearmed timer */
 
 static __always_inline __u8 *tws_recent_slot(__u32 hash)
 {
@@ -170,15 +170,16 @@ static __always_inline void tws_recent_mark(__u32 hash)
 	__u8 *slot = tws_recent_slot(hash);
 
 	if (slot)
-		*slot = bpf_ktime_get_boot_ns() >> TWS_RECENT_SHIFT;
+		*slot = bpf_jiffies64() >> TWS_RECENT_SHIFT;
 }
 
 static __always_inline bool tws_recent_test(__u32 hash)
 {
-	__u8 now = bpf_ktime_get_boot_ns() >> TWS_RECENT_SHIFT;
+	__u8 units = (tws_cfg.hz * TWS_RECENT_S >> TWS_RECENT_SHIFT) + 1;
+	__u8 now = bpf_jiffies64() >> TWS_RECENT_SHIFT;
 	__u8 *slot = tws_recent_slot(hash);
 
-	return slot && (__u8)(now - *slot) <= TWS_RECENT_UNITS;
+	return slot && (__u8)(now - *slot) <= units;
 }
 
 /*

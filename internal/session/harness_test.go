@@ -39,6 +39,7 @@ var errTestOver = errors.New("test over")
 type watcher struct {
 	t      testing.TB
 	path   string
+	opts   session.Options
 	report session.Report
 	cancel context.CancelCauseFunc
 	done   chan error
@@ -68,7 +69,7 @@ func watch(t testing.TB, change func(*session.Options)) *watcher {
 	if change != nil {
 		change(&opts)
 	}
-	w.path = opts.Log.Path
+	w.opts, w.path = opts, opts.Log.Path
 	ctx, cancel := context.WithCancelCause(context.Background())
 	w.cancel = cancel
 	go func() { w.done <- session.Run(ctx, opts) }()

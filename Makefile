@@ -102,11 +102,15 @@ bench: bench-build bench-peers ## Compare what observers cost, as root, 10 minut
 
 .PHONY: bench-short
 bench-short: bench-build bench-peers ## The same in 1.5 minutes, with fewer rounds
-	$(BENCH_RUN) -rounds 2 -stats-rounds 1 -nets loopback -sustained 0
+	$(BENCH_RUN) -rounds 2 -nets loopback
 
 .PHONY: bench-growth
 bench-growth: bench-build ## How twscope's cost grows, as root, 10 minutes; keeps BENCH_RESULT-growth
 	$(BENCH_RUN) -mode growth -out $(BENCH_RESULT)-growth
+
+.PHONY: bench-sustained
+bench-sustained: bench-build ## 60 s at full rate, reconciled; keeps BENCH_RESULT-sustained
+	$(BENCH_RUN) -mode sustained -out $(BENCH_RESULT)-sustained
 
 .PHONY: bench-build
 bench-build: build | $(CACHE)

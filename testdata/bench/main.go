@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/twscope/twscope/internal/lab"
 )
@@ -44,22 +45,24 @@ type options struct {
 	rounds      int
 	statsRounds int
 	connections int
-	sustained   int
+	seconds     int
+	patience    time.Duration
 	seed        uint64
 }
 
 func parseFlags() options {
 	var o options
-	flag.StringVar(&o.mode, "mode", "peers", "peers or growth (`MODE`)")
+	flag.StringVar(&o.mode, "mode", "peers", "peers, growth or sustained (`MODE`)")
 	flag.StringVar(&o.twscope, "twscope", "bin/twscope", "the binary to measure (`FILE`)")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "where the observers write, on a disk (`DIRECTORY`)")
 	flag.StringVar(&o.out, "out", "", "keep the result as `NAME`.txt and NAME.json; default: only print it")
 	flag.StringVar(&o.only, "only", "", "only these conditions or growth tables, comma separated (`LIST`)")
 	flag.StringVar(&o.nets, "nets", "loopback,veth", "networks to load (`LIST`)")
 	flag.IntVar(&o.rounds, "rounds", 10, "times that each condition is paired with none (`N`)")
-	flag.IntVar(&o.statsRounds, "stats-rounds", 2, "runs of each condition with the kernel's BPF statistics on (`N`)")
+	flag.IntVar(&o.statsRounds, "stats-rounds", 1, "runs of each condition with the kernel's BPF statistics on (`N`)")
 	flag.IntVar(&o.connections, "connections", 20000, "connections of a timed run (`N`)")
-	flag.IntVar(&o.sustained, "sustained", 60, "seconds at full rate with twscope, reconciled at the end; 0: none (`N`)")
+	flag.IntVar(&o.seconds, "seconds", 60, "at full rate, for -mode sustained (`N`)")
+	flag.DurationVar(&o.patience, "patience", time.Minute, "in all, to wait for other work on the machine to end before runs (`DURATION`)")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the random order (`N`)")
 	flag.Parse()
 	return o
@@ -94,8 +97,10 @@ func run(ctx context.Context) error {
 		return comparePeers(ctx, &o, m)
 	case "growth":
 		return measureGrowth(ctx, &o, m)
+	case "sustained":
+		return runSustained(ctx, &o, m)
 	}
-	return fmt.Errorf("-mode %s: want peers or growth", o.mode)
+	return fmt.Errorf("-mode %s: want peers, growth or sustained", o.mode)
 }
 
 // keep prints a result and, if told to, stores it.

@@ -31,8 +31,9 @@ type observer struct {
 
 // account is what an observer's output says.
 type account struct {
-	TimeWaits uint64 `json:"time_waits"` // events that tell of the client's end of a connection of the load
-	Lost      uint64 `json:"lost"`       // by its own words
+	TimeWaits uint64            `json:"time_waits"`        // events that tell of the client's end of a connection of the load
+	Lost      uint64            `json:"lost"`              // by its own words
+	LostAt    map[string]uint64 `json:"lost_at,omitempty"` // twscope's: hop
 }
 
 // process is a running observer.
@@ -154,7 +155,8 @@ func (p *process) attached(ctx context.Context) error {
 	return err
 }
 
-// rest waits until the process uses next to no CPU time.
+// rest waits until the process has used next to no CPU time for a while, and
+// was never seen to want any.
 func (p *process) rest(ctx context.Context) error {
 	const window, idle = 150 * time.Millisecond, 3 * time.Millisecond
 
@@ -164,29 +166,57 @@ func (p *process) rest(ctx context.Context) error {
 		return err
 	}
 	err = settle(ctx, reach, func() (bool, error) {
-		if time.Since(since) < window {
-			return false, nil
-		}
 		now, err := p.cpu()
-		if err != nil || now-before < idle {
-			return true, err
+		if err != nil {
+			return false, err
 		}
-		before, since = now, time.Now()
-		return false, nil
+		if now-before >= idle || wantsCPU(p.cmd.Process.Pid) {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) >= window, nil
 	})
 	p.rested = since
 	return err
 }
 
-// cpu is the CPU time of the process, user and system, to the nanosecond: the
+// wantsCPU tells whether a thread of the process runs, waits for a CPU or for
+// a disk.
+func wantsCPU(pid int) bool {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		state := bytes.TrimLeft(stat[bytes.LastIndexByte(stat, ')')+1:], " ")
+		if len(state) > 0 && (state[0] == 'R' || state[0] == 'D') {
+			return true
+		}
+	}
+	return false
+}
+
+// cpu is the CPU time of the process, user and system.
+func (p *process) cpu() (time.Duration, error) {
+	t, err := cpuOf(p.cmd.Process.Pid)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", p.name, err, p.lastWords())
+	}
+	return t, nil
+}
+
+// cpuOf is the CPU time of a process, user and system, to the nanosecond: the
 // kernel's process clock (MAKE_PROCESS_CPUCLOCK of posix-timers.h,
 // CPUCLOCK_SCHED).
-func (p *process) cpu() (time.Duration, error) {
+func cpuOf(pid int) (time.Duration, error) {
 	const clockSched = 2
 
 	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid)<<3|clockSched, &ts); err != nil {
-		return 0, fmt.Errorf("%s: CPU clock: %w: %s", p.name, err, p.lastWords())
+	if err := unix.ClockGettime(int32(^pid)<<3|clockSched, &ts); err != nil {
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 	}
 	return time.Duration(ts.Nano()), nil
 }
@@ -276,14 +306,18 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// lastWords is the last line that the observer wrote to standard error, or the
-// first that looks like the cause.
+// lastWords is what the observer said of its end. Some say it on standard
+// output.
 func (p *process) lastWords() string {
-	data, err := os.ReadFile(p.stderr)
-	if err != nil {
-		return err.Error()
+	var said strings.Builder
+	for _, name := range []string{p.stderr, p.log} {
+		data, err := os.ReadFile(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err.Error()
+		}
+		said.Write(data)
 	}
-	return complaint(string(data))
+	return complaint(said.String())
 }
 
 // complaints are words of a cause, the deepest cause first: bcc, for one, goes
@@ -293,8 +327,8 @@ var complaints = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)error|failed|cannot|not found`),
 }
 
-func complaint(stderr string) string {
-	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+func complaint(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
 	for _, re := range complaints {
 		for _, line := range lines {
 			if re.MatchString(line) {

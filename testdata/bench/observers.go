@@ -79,7 +79,7 @@ func readTwscope(log string, s *scene) (account, error) {
 	if err != nil {
 		return account{}, err
 	}
-	var a account
+	a := account{LostAt: map[string]uint64{}}
 	stopped := false
 	for _, name := range names {
 		err := eachLine(name, func(line []byte) error {
@@ -94,7 +94,8 @@ func readTwscope(log string, s *scene) (account, error) {
 				}
 			case *event.Stop:
 				stopped = true
-				for _, n := range ev.Lost {
+				for hop, n := range ev.Lost {
+					a.LostAt[hop] += n
 					a.Lost += n
 				}
 			}

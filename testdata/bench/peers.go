@@ -15,19 +15,19 @@ import (
 
 // comparison is the result of -mode peers.
 type comparison struct {
-	Machine     machine              `json:"machine"`
-	Rounds      int                  `json:"rounds"`
-	Connections int                  `json:"connections"`
-	Hooks       []hook               `json:"hooks"`
-	Versions    map[string]string    `json:"versions"`
-	Unavailable map[string]string    `json:"unavailable"`
-	Samples     []sample             `json:"samples"`
-	WithStats   []sample             `json:"samples_with_bpf_statistics"`
-	Sustained   *sustained           `json:"sustained,omitempty"`
-	Rows        []row                `json:"rows"`
-	kept        map[key][]float64    // rate over that of the neighboring none
-	none        map[string][]float64 // rate by network
-	conditions  []string
+	Machine     machine           `json:"machine"`
+	Rounds      int               `json:"rounds"`
+	Connections int               `json:"connections"`
+	Hooks       []hook            `json:"hooks"`
+	Versions    map[string]string `json:"versions"`
+	Unavailable map[string]string `json:"unavailable"`
+	Samples     []sample          `json:"samples"`
+	WithStats   []sample          `json:"samples_with_bpf_statistics"`
+	Rows        []row             `json:"rows"`
+	Foreign     spread            `json:"foreign_cpu"` // in all timed runs
+	// Rates over those of the neighboring runs of none.
+	kept, keptPerCPU map[key][]float64
+	conditions       []string
 }
 
 type key struct{ condition, network string }
@@ -38,28 +38,33 @@ type row struct {
 	Network   string `json:"network"`
 	Why       string `json:"not_available,omitempty"`
 
-	Rate     spread  `json:"connections_per_second"`
-	Kept     spread  `json:"rate_kept"` // 1: all
-	KernelNS spread  `json:"kernel_ns_per_connection"`
-	Runs     float64 `json:"program_runs_per_connection"`
+	Rate   spread `json:"connections_per_second"`
+	PerCPU spread `json:"connections_per_cpu_second"` // see sample.perCPU
+	// Of the mean of the runs of none before and after it; 1: all.
+	Kept       spread  `json:"rate_kept"`
+	KeptPerCPU spread  `json:"rate_per_cpu_kept"`
+	KernelNS   spread  `json:"kernel_ns_per_connection"`
+	Runs       float64 `json:"program_runs_per_connection"`
 	// CPU time of the observer's process, in seconds per million connections.
-	User, System spread
-	RSS          uint64        `json:"peak_rss_bytes"`
-	Attached     time.Duration `json:"start_to_attached_ns"` // median
-	TimeWaits    uint64        `json:"time_waits"`           // by the kernel
-	Written      uint64        `json:"written"`
-	Lost         uint64        `json:"lost"`
-	Programs     []programCost `json:"programs,omitempty"`
-	StatsOver    int           `json:"statistics_over_connections"`
+	User      spread            `json:"user_seconds_per_million"`
+	System    spread            `json:"system_seconds_per_million"`
+	RSS       uint64            `json:"peak_rss_bytes"`
+	Attached  time.Duration     `json:"start_to_attached_ns"` // median
+	TimeWaits uint64            `json:"time_waits"`           // by the kernel
+	Written   uint64            `json:"written"`
+	Lost      uint64            `json:"lost"`
+	LostAt    map[string]uint64 `json:"lost_at,omitempty"` // twscope's: hop
+	Programs  []programCost     `json:"programs,omitempty"`
+	StatsOver int               `json:"statistics_over_connections"`
 }
 
 func comparePeers(ctx context.Context, o *options, m machine) error {
 	c := comparison{
 		Machine: m, Rounds: o.rounds, Connections: o.connections,
 		Versions: map[string]string{}, Unavailable: map[string]string{},
-		kept: map[key][]float64{}, none: map[string][]float64{},
+		kept: map[key][]float64{}, keptPerCPU: map[key][]float64{},
 	}
-	b := &bench{o: o, observers: map[string]*observer{}}
+	b := &bench{o: o, observers: map[string]*observer{}, calm: calm{patience: o.patience}}
 	if err := c.discover(ctx, b); err != nil {
 		return err
 	}
@@ -85,15 +90,10 @@ func comparePeers(ctx context.Context, o *options, m machine) error {
 			}
 		}
 	}
-	if o.sustained > 0 {
-		var err error
-		if c.Sustained, err = b.sustain(ctx, time.Duration(o.sustained)*time.Second); err != nil {
-			return fmt.Errorf("sustained: %w", err)
-		}
-	}
 	for _, network := range networks {
 		c.addRows(network)
 	}
+	c.Foreign = foreignOf(c.Samples)
 	return o.keep(&c, func(w io.Writer) { c.write(w) })
 }
 
@@ -114,7 +114,11 @@ func (c *comparison) discover(ctx context.Context, b *bench) error {
 			continue
 		}
 		if ob.name == twscopeName {
-			if b.hooks, err = hooks(w.links); err != nil {
+			fds, err := w.process.fds()
+			if err != nil {
+				return err
+			}
+			if b.hooks, err = hooks(fds.links); err != nil {
 				return err
 			}
 			c.Hooks = b.hooks
@@ -135,21 +139,22 @@ func (c *comparison) discover(ctx context.Context, b *bench) error {
 // round runs every condition once over a network.
 func (c *comparison) round(ctx context.Context, b *bench, network string, r *rand.Rand) error {
 	order := interleave(r, none, c.conditions)
-	rates := make([]float64, len(order))
+	rates, perCPU := make([]float64, len(order)), make([]float64, len(order))
 	for i, condition := range order {
 		s, err := b.standard(ctx, condition, network, false)
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", condition, network, err)
 		}
 		c.Samples = append(c.Samples, s)
-		rates[i] = s.rate()
-		if condition == none {
-			c.none[network] = append(c.none[network], rates[i])
-		}
+		rates[i], perCPU[i] = s.rate(), s.perCPU()
 	}
 	for condition, ratio := range paired(order, rates) {
 		k := key{condition, network}
 		c.kept[k] = append(c.kept[k], ratio)
+	}
+	for condition, ratio := range paired(order, perCPU) {
+		k := key{condition, network}
+		c.keptPerCPU[k] = append(c.keptPerCPU[k], ratio)
 	}
 	return nil
 }
@@ -164,13 +169,13 @@ func (c *comparison) addRows(network string) {
 }
 
 func (c *comparison) rowOf(k key) row {
-	w := row{Condition: k.condition, Network: k.network, Kept: spreadOf(c.kept[k])}
-	var rates, users, systems, attached []float64
+	w := row{Condition: k.condition, Network: k.network, Kept: spreadOf(c.kept[k]), KeptPerCPU: spreadOf(c.keptPerCPU[k]), LostAt: map[string]uint64{}}
+	var rates, perCPU, users, systems, attached []float64
 	for _, s := range c.Samples {
 		if s.Condition != k.condition || s.Network != k.network {
 			continue
 		}
-		rates = append(rates, s.rate())
+		rates, perCPU = append(rates, s.rate()), append(perCPU, s.perCPU())
 		// Seconds per million connections are microseconds per connection.
 		users = append(users, s.Used.User.Seconds()*1e6/float64(s.Connections))
 		systems = append(systems, s.Used.System.Seconds()*1e6/float64(s.Connections))
@@ -179,8 +184,11 @@ func (c *comparison) rowOf(k key) row {
 		w.TimeWaits += s.TimeWaits
 		w.Written += s.Account.TimeWaits
 		w.Lost += s.Account.Lost
+		for hop, n := range s.Account.LostAt {
+			w.LostAt[hop] += n
+		}
 	}
-	w.Rate, w.User, w.System = spreadOf(rates), spreadOf(users), spreadOf(systems)
+	w.Rate, w.PerCPU, w.User, w.System = spreadOf(rates), spreadOf(perCPU), spreadOf(users), spreadOf(systems)
 	w.Attached = time.Duration(spreadOf(attached).Median)
 	c.addStatistics(&w, k)
 	return w

@@ -29,6 +29,8 @@ type sample struct {
 	Network     string        `json:"network"`
 	Connections int           `json:"connections"`
 	Elapsed     time.Duration `json:"elapsed_ns"`
+	CPU         time.Duration `json:"load_cpu_ns"` // of client and server
+	Foreign     float64       `json:"foreign_cpu"` // used meanwhile by others, of all CPUs; 1: all
 	P50         time.Duration `json:"connect_p50_ns"`
 	P99         time.Duration `json:"connect_p99_ns"`
 	// TimeWaits is the kernel's count, warm-up included, as is the account.
@@ -41,18 +43,25 @@ type sample struct {
 
 func (s *sample) rate() float64 { return float64(s.Connections) / s.Elapsed.Seconds() }
 
+// perCPU is the connections per second of CPU time, that of the observer
+// included: the rate per CPU if these had no other work. What else the machine
+// does tells on it far less than on the rate.
+func (s *sample) perCPU() float64 {
+	return float64(s.Connections) / (s.CPU + s.Used.User + s.Used.System).Seconds()
+}
+
 // bench makes samples.
 type bench struct {
 	o         *options
 	hooks     []hook // of twscope on this machine
 	observers map[string]*observer
+	calm      calm
 }
 
 // watch is a condition in force.
 type watch struct {
-	process  *process // nil: none or empty
-	programs map[ebpf.ProgramID]bool
-	links    []fdinfo
+	process  *process                // nil: none or empty
+	programs map[ebpf.ProgramID]bool // of empty; those of a process are looked up
 	dir      string
 	empty    closers
 }
@@ -77,9 +86,7 @@ func (b *bench) watch(ctx context.Context, condition string) (w *watch, err erro
 	if w.process, err = b.observers[condition].start(ctx, w.dir); err != nil {
 		return w, err
 	}
-	fds, err := w.process.fds()
-	w.programs, w.links = fds.programs, fds.links
-	return w, err
+	return w, nil
 }
 
 // close ends what is left.
@@ -97,6 +104,9 @@ func (w *watch) close() error {
 // standard is the sample of the default load in a scene of its own, so that it
 // finds empty tables.
 func (b *bench) standard(ctx context.Context, condition, network string, stats bool) (s sample, err error) {
+	if err := b.calm.wait(ctx); err != nil {
+		return s, err
+	}
 	sc, err := newScene(ctx, network, defaultDestinations)
 	if err != nil {
 		return s, err
@@ -145,13 +155,7 @@ func (w *watch) measure(ctx context.Context, sc *scene, s *sample, stats bool, n
 			return err
 		}
 	}
-	load := func() error {
-		r, err := sc.load(ctx, n)
-		if err == nil {
-			s.Connections, s.Elapsed, s.P50, s.P99 = r.Connected, r.Elapsed, r.P50, r.P99
-		}
-		return err
-	}
+	load := func() error { return w.load(ctx, sc, s, n) }
 	if stats {
 		s.Programs, err = w.withStatistics(load)
 	} else {
@@ -169,6 +173,34 @@ func (w *watch) measure(ctx context.Context, sc *scene, s *sample, stats bool, n
 	return err
 }
 
+// load runs the load, and notes what others used of the CPUs meanwhile.
+func (w *watch) load(ctx context.Context, sc *scene, s *sample, n int) error {
+	var observer [2]time.Duration
+	var all [2]cpuTimes
+	read := func(i int) (err error) {
+		if w.process != nil {
+			if observer[i], err = w.process.cpu(); err != nil {
+				return err
+			}
+		}
+		all[i], err = readCPUTimes()
+		return err
+	}
+	if err := read(0); err != nil {
+		return err
+	}
+	r, err := sc.load(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := read(1); err != nil {
+		return err
+	}
+	s.Connections, s.Elapsed, s.CPU, s.P50, s.P99 = r.Connected, r.Elapsed, r.CPU, r.P50, r.P99
+	s.Foreign = all[1].since(all[0]).foreign(r.CPU + observer[1] - observer[0])
+	return nil
+}
+
 // withStatistics has the kernel account for the programs while fn runs.
 func (w *watch) withStatistics(fn func() error) (costs []programCost, err error) {
 	var on io.Closer
@@ -176,6 +208,13 @@ func (w *watch) withStatistics(fn func() error) (costs []programCost, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, on.Close()) }()
+	if w.process != nil {
+		fds, err := w.process.fds()
+		if err != nil {
+			return nil, err
+		}
+		w.programs = fds.programs
+	}
 	before, err := readCosts(w.programs)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/twscope/twscope/internal/lab"
 )
 
@@ -33,6 +35,7 @@ const (
 type scene struct {
 	lab            *lab.Lab
 	client, server *lab.Host // the same one on loopback
+	serving        *lab.Process
 	targets        []netip.AddrPort
 }
 
@@ -55,7 +58,7 @@ func newScene(ctx context.Context, network string, destinations int) (s *scene, 
 		return nil, err
 	}
 	srv := lab.Server{Network: "tcp4", Port: serverPort, Threads: threads, Spread: true}
-	if _, err := s.server.Spawn(ctx, lab.Program{Comm: "bench-server", Server: &srv}); err != nil {
+	if s.serving, err = s.server.Spawn(ctx, lab.Program{Comm: "bench-server", Server: &srv}); err != nil {
 		return nil, err
 	}
 	for _, a := range addrs {
@@ -108,22 +111,49 @@ func plenty(h *lab.Host) error {
 
 func (s *scene) close() error { return s.lab.Close() }
 
+// loaded is what became of a load.
+type loaded struct {
+	*lab.Result
+	CPU time.Duration // used by client and server
+}
+
 // load makes n connections from a process of their own.
-func (s *scene) load(ctx context.Context, n int) (*lab.Result, error) {
+func (s *scene) load(ctx context.Context, n int) (loaded, error) {
+	var l loaded
+	before, err := s.cpu()
+	if err != nil {
+		return l, err
+	}
 	p, err := s.client.Spawn(ctx, lab.Program{Comm: "bench-client", Load: &lab.Load{
 		Targets: s.targets, Connections: n, Concurrency: threads, ClosesFirst: true, Spread: true,
 	}})
 	if err != nil {
-		return nil, err
+		return l, err
 	}
 	r, err := p.Go(ctx)
 	if err != nil {
-		return nil, err
+		return l, err
 	}
-	if r.Result.Connected != n {
-		return nil, fmt.Errorf("load: %d of %d connected: %v", r.Result.Connected, n, r.Result.Failed)
+	after, err := s.cpu()
+	l = loaded{Result: r.Result, CPU: after - before}
+	if l.Connected != n {
+		return l, fmt.Errorf("load: %d of %d connected: %v", l.Connected, n, l.Failed)
 	}
-	return r.Result, nil
+	return l, err
+}
+
+// cpu is the CPU time of the server and of the children that have ended, of
+// which there is only the client between two calls of load.
+func (s *scene) cpu() (time.Duration, error) {
+	server, err := cpuOf(s.serving.PID())
+	if err != nil {
+		return 0, err
+	}
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &u); err != nil {
+		return 0, err
+	}
+	return server + time.Duration(u.Utime.Nano()+u.Stime.Nano()), nil
 }
 
 // timeWaits is the kernel's own count of sockets that entered TIME_WAIT.
@@ -142,6 +172,8 @@ func (s *scene) isTarget() func(addr, port string) bool {
 	return func(addr, port string) bool { return known[addr+":"+port] }
 }
 
+var errTimeout = errors.New("has not come about")
+
 // settle polls until cond holds.
 func settle(ctx context.Context, limit time.Duration, cond func() (bool, error)) error {
 	const pause = 10 * time.Millisecond
@@ -155,7 +187,7 @@ func settle(ctx context.Context, limit time.Duration, cond func() (bool, error))
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not within %s", limit)
+			return fmt.Errorf("%w within %s", errTimeout, limit)
 		}
 		select {
 		case <-ctx.Done():

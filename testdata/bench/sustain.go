@@ -12,9 +12,21 @@ import (
 
 // sustained is a long run of twscope at full rate.
 type sustained struct {
+	Machine machine `json:"machine"`
 	sample
 	LogBytes int64 `json:"log_bytes"` // on disk, old files packed
 	LogFiles int   `json:"log_files"`
+}
+
+// runSustained is -mode sustained.
+func runSustained(ctx context.Context, o *options, m machine) error {
+	b := &bench{o: o, observers: map[string]*observer{twscopeName: newTwscope(o.twscope)}}
+	s, err := b.sustain(ctx, time.Duration(o.seconds)*time.Second)
+	if err != nil {
+		return err
+	}
+	s.Machine = m
+	return o.keep(s, s.write)
 }
 
 // sustain loads the loopback network for at least d, with more destinations,
@@ -33,7 +45,7 @@ func (b *bench) sustain(ctx context.Context, d time.Duration) (s *sustained, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	progress("twscope at full rate for %s", d)
-	s = &sustained{sample: sample{Condition: twscopeName, Network: loopback}}
+	s = &sustained{sample: sample{Attached: w.process.took, Condition: twscopeName, Network: loopback}}
 	for s.Elapsed < d {
 		r, err := sc.load(ctx, part)
 		if err != nil {
@@ -41,6 +53,7 @@ func (b *bench) sustain(ctx context.Context, d time.Duration) (s *sustained, err
 		}
 		s.Connections += r.Connected
 		s.Elapsed += r.Elapsed
+		s.CPU += r.CPU
 	}
 	if err := w.process.rest(ctx); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,8 +27,8 @@ func (c *comparison) write(w io.Writer) {
 			network = r.Network
 			fmt.Fprintf(w, "\n%s\n", strings.ToUpper(network))
 			t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-			fmt.Fprintln(t, "condition\tconn/s\trate kept\tmin..max\tkernel\tuser CPU\tsystem CPU\tmemory\tlost\tevents/TIME_WAITs\tattached\t")
-			fmt.Fprintln(t, "\tmedian\tmedian\t\tus/conn\ts/M conn\ts/M conn\tMiB peak\tby its word\t\ts\t")
+			fmt.Fprintln(t, "condition\tconn/s\trate kept\tmin..max\tper CPU kept\tmin..max\tkernel\tuser CPU\tsystem CPU\tmemory\tlost\tevents/TIME_WAITs\tattached\t")
+			fmt.Fprintln(t, "\tmedian\tmedian\t%\tmedian\t%\tus/conn\ts/M conn\ts/M conn\tMiB peak\tby its word\t\ts\t")
 		}
 		fmt.Fprintln(t, r.cells())
 	}
@@ -35,10 +36,9 @@ func (c *comparison) write(w io.Writer) {
 		_ = t.Flush()
 	}
 	c.writePrograms(w)
-	if c.Sustained != nil {
-		c.Sustained.write(w)
-	}
-	fmt.Fprintln(w, "\nempty programs: return 0 on twscope's own hooks:", hookNames(c.Hooks))
+	fmt.Fprintln(w, "\nper CPU: connections per second of CPU time of client, server and observer, which other work on the machine disturbs less")
+	writeForeign(w, c.Foreign)
+	fmt.Fprintln(w, "empty programs: return 0 on twscope's own hooks:", hookNames(c.Hooks))
 	for _, name := range sortedKeys(c.Versions) {
 		fmt.Fprintf(w, "%s: %s\n", name, c.Versions[name])
 	}
@@ -49,21 +49,31 @@ func (c *comparison) write(w io.Writer) {
 
 func (r *row) cells() string {
 	if r.Why != "" {
-		return r.Condition + "\tnot available\t\t\t\t\t\t\t\t\t\t"
+		return r.Condition + "\tnot available" + strings.Repeat("\t", columns-1)
 	}
 	cells := []string{r.Condition, fmt.Sprintf("%.0f", r.Rate.Median)}
 	if r.Condition == none {
-		cells = append(cells, "100.0 %", fmt.Sprintf("%.1f..%.1f", 100*r.Rate.Min/r.Rate.Median, 100*r.Rate.Max/r.Rate.Median))
-		return strings.Join(append(cells, "", "", "", "", "", "", ""), "\t") + "\t"
+		cells = append(cells, "", relative(r.Rate), "", relative(r.PerCPU))
+		return strings.Join(cells, "\t") + strings.Repeat("\t", columns-len(cells)+1)
 	}
-	cells = append(cells, fmt.Sprintf("%.1f %%", 100*r.Kept.Median), fmt.Sprintf("%.1f..%.1f", 100*r.Kept.Min, 100*r.Kept.Max),
-		fmt.Sprintf("%.2f", r.KernelNS.Median/1e3))
-	if r.Condition == empty {
-		return strings.Join(append(cells, "", "", "", "", "", ""), "\t") + "\t"
+	cells = append(cells, fmt.Sprintf("%.1f %%", 100*r.Kept.Median), percents(r.Kept),
+		fmt.Sprintf("%.1f %%", 100*r.KeptPerCPU.Median), percents(r.KeptPerCPU), fmt.Sprintf("%.2f", r.KernelNS.Median/1e3))
+	if r.Condition != empty {
+		cells = append(cells, fmt.Sprintf("%.2f", r.User.Median), fmt.Sprintf("%.2f", r.System.Median),
+			fmt.Sprintf("%.1f", float64(r.RSS)/(1<<20)), strconv.FormatUint(r.Lost, 10), r.written(), fmt.Sprintf("%.1f", r.Attached.Seconds()))
 	}
-	return strings.Join(append(cells,
-		fmt.Sprintf("%.2f", r.User.Median), fmt.Sprintf("%.2f", r.System.Median), fmt.Sprintf("%.1f", float64(r.RSS)/(1<<20)),
-		fmt.Sprint(r.Lost), r.written(), fmt.Sprintf("%.1f", r.Attached.Seconds())), "\t") + "\t"
+	return strings.Join(cells, "\t") + strings.Repeat("\t", columns-len(cells)+1)
+}
+
+// columns of the table.
+const columns = 13
+
+// percents is the range of a ratio.
+func percents(s spread) string { return fmt.Sprintf("%.1f..%.1f", 100*s.Min, 100*s.Max) }
+
+// relative is the range of a figure around its median.
+func relative(s spread) string {
+	return percents(spread{Min: s.Min / s.Median, Max: s.Max / s.Median})
 }
 
 // written compares what was written with the kernel's count.
@@ -93,6 +103,10 @@ func (c *comparison) writePrograms(w io.Writer) {
 	_ = t.Flush()
 }
 
+func writeForeign(w io.Writer, s spread) {
+	fmt.Fprintf(w, "other work on the machine used %.0f %% of the CPUs during the runs (median; %.0f..%.0f %%)\n", 100*s.Median, 100*s.Min, 100*s.Max)
+}
+
 func hookNames(hooks []hook) string {
 	var names []string
 	for _, h := range hooks {
@@ -101,8 +115,12 @@ func hookNames(hooks []hook) string {
 	return strings.Join(names, ", ")
 }
 
+// write prints the run for people.
 func (s *sustained) write(w io.Writer) {
-	fmt.Fprintf(w, "\nSustained: twscope at full rate for %s: %d connections, %.0f/s, %s events, %d lost, %.0f MiB of log in %d files, peak memory %.1f MiB\n",
-		s.Elapsed.Round(time.Second), s.Connections, float64(s.Connections)/s.Elapsed.Seconds(),
-		compareCounts(s.Account.TimeWaits, s.TimeWaits), s.Account.Lost, float64(s.LogBytes)/(1<<20), s.LogFiles, float64(s.Used.RSS)/(1<<20))
+	fmt.Fprintln(w, s.Machine.String())
+	fmt.Fprintf(w, "twscope at full rate for %s: %d connections, %.0f/s\n", s.Elapsed.Round(time.Second), s.Connections, s.rate())
+	fmt.Fprintf(w, "time_wait events written: %s; lost: %d %v\n", compareCounts(s.Account.TimeWaits, s.TimeWaits), s.Account.Lost, s.Account.LostAt)
+	fmt.Fprintf(w, "log: %.0f MiB in %d files, old ones packed\n", float64(s.LogBytes)/(1<<20), s.LogFiles)
+	fmt.Fprintf(w, "CPU of twscope: %.2f s user, %.2f s system; peak memory %.1f MiB\n",
+		s.Used.User.Seconds(), s.Used.System.Seconds(), float64(s.Used.RSS)/(1<<20))
 }

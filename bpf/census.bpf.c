@@ -32,6 +32,9 @@ int tws_census_timewait(struct bpf_iter__tcp *ctx)
 	if (!skc || BPF_CORE_READ(skc, skc_state) != TCP_TIME_WAIT)
 		return 0;
 	tws_fill_tuple(&e.tuple, skc, false);
+	/* a TIME_WAIT socket has no owner that could pass an owner filter */
+	if (!tws_tuple_matches(&e.tuple) || tws_filters_owner())
+		return 0;
 	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER
 					     : TWS_ROLE_UNKNOWN;
 	e.substate = tws_tw_substate(tw);

@@ -20,6 +20,11 @@ type Filters struct {
 	Cgroups []Cgroup       // with their descendants
 }
 
+// IsZero reports whether the filters select everything.
+func (f Filters) IsZero() bool {
+	return len(f.NetNS)+len(f.Remote)+len(f.Local)+len(f.PIDs)+len(f.Comms)+len(f.Cgroups) == 0
+}
+
 // Endpoint is a prefix with a port; port 0 is any.
 type Endpoint struct {
 	Prefix netip.Prefix

@@ -121,6 +121,30 @@ func TestFilterByAddress(t *testing.T) {
 	}
 }
 
+func TestFilterOfCensus(t *testing.T) {
+	s := newScene(t, "one", "two")
+	for _, target := range s.targets {
+		load(t, s.client, closedBy(target, 3))
+	}
+	one := probe.Endpoint{Prefix: netip.PrefixFrom(serverAddr, 32), Port: s.targets["one"].Port()}
+	for name, tt := range map[string]struct {
+		filters probe.Filters
+		want    int
+	}{
+		"netns": {probe.Filters{}, 6},
+		"dst":   {probe.Filters{Remote: []probe.Endpoint{one}}, 3},
+		"src":   {probe.Filters{Local: prefix("10.0.0.2/32")}, 0},
+		"comm":  {probe.Filters{Comms: []string{ownComm(t)}}, 0}, // no TIME_WAIT socket has an owner
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := s.watch(t, tt.filters)
+			if found := len(of[*event.Census](w.stop(), nil)); found != tt.want || w.report.TimeWait != uint64(tt.want) {
+				t.Errorf("%d in the log, %d reported, want %d", found, w.report.TimeWait, tt.want)
+			}
+		})
+	}
+}
+
 // wantTW holds that filters change nothing in what is held against the
 // kernel's counters.
 func wantTW(t testing.TB, l log, h *lab.Host, before lab.Counters, n int64) {

@@ -20,7 +20,9 @@ func (s *session) coverage() observe.Coverage {
 	}
 	c := observe.Coverage{
 		TimeWait: sees(probe.TimeWait),
-		Reused:   sees(probe.TWReuse),
+		// on the tracepoint rung re-uses are counted behind the filters
+		Reused: sees(probe.TWReuse) &&
+			(s.probe.Rung(probe.TWReuse) != probe.Tracepoint || s.opts.Filters.IsZero()),
 		Overflow: sees(probe.Overflow),
 		Counting: s.probe.BTF().TWCounting(),
 	}

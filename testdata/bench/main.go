@@ -76,18 +76,14 @@ func run(ctx context.Context) error {
 	if o.rounds < 1 || o.connections < 1000 || flag.NArg() != 0 {
 		return errors.New("want -rounds of at least 1, -connections of at least 1000, and no arguments")
 	}
-	path, err := filepath.Abs(o.twscope)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("-twscope: %w: run make build first", err)
-	}
-	o.twscope = path
+	var err error
 	if o.dir, err = os.MkdirTemp(o.dir, "twscope-bench-"); err != nil {
 		return fmt.Errorf("-dir: %w", err)
 	}
 	defer os.RemoveAll(o.dir)
+	if err := o.copyBinary(); err != nil {
+		return fmt.Errorf("-twscope: %w: run make build first", err)
+	}
 	m, err := describeMachine(ctx, &o)
 	if err != nil {
 		return err
@@ -101,6 +97,18 @@ func run(ctx context.Context) error {
 		return runSustained(ctx, &o, m)
 	}
 	return fmt.Errorf("-mode %s: want peers, growth or sustained", o.mode)
+}
+
+// copyBinary has all runs use one binary, even if another is built meanwhile.
+func (o *options) copyBinary() error {
+	data, err := os.ReadFile(o.twscope)
+	if err != nil {
+		return err
+	}
+	if o.twscope, err = filepath.Abs(filepath.Join(o.dir, twscopeName)); err != nil {
+		return err
+	}
+	return os.WriteFile(o.twscope, data, 0o755)
 }
 
 // keep prints a result and, if told to, stores it.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,7 @@ type observer struct {
 	command func(log string) []string // log: where the events are to go
 	stdout  bool                      // the events go to standard output
 	tracefs bool                      // it needs tracefs
-	read    func(log string, s *scene) (account, error)
+	read    func(log string, s field) (account, error)
 	version func(ctx context.Context) string
 }
 
@@ -116,14 +117,20 @@ func (p *process) run() error {
 			p.cmd.Stderr = f
 		}
 	}
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
+	started := make(chan error, 1)
 	go func() {
 		defer close(p.done)
+		// The kernel kills the process when the thread that started it ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := p.cmd.Start(); err != nil {
+			started <- err
+			return
+		}
+		close(started)
 		p.err = errors.Join(p.cmd.Wait(), p.closeFiles())
 	}()
-	return nil
+	return <-started
 }
 
 func (p *process) closeFiles() error {

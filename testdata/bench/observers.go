@@ -40,7 +40,7 @@ func observers(binary string) []*observer {
 		return &observer{
 			name: name, stdout: true, tracefs: true, version: version,
 			command: func(string) []string { return command },
-			read: func(log string, s *scene) (account, error) {
+			read: func(log string, s field) (account, error) {
 				return readPeer(log, strings.TrimSuffix(log, ".out")+".err", s, tells)
 			},
 		}
@@ -74,7 +74,7 @@ func firstLine(ctx context.Context, name string, args ...string) string {
 
 // readTwscope counts the time_wait events of the client's namespace, and takes
 // the losses from the stop event.
-func readTwscope(log string, s *scene) (account, error) {
+func readTwscope(log string, s field) (account, error) {
 	names, err := filepath.Glob(log + "*")
 	if err != nil {
 		return account{}, err
@@ -89,7 +89,7 @@ func readTwscope(log string, s *scene) (account, error) {
 			}
 			switch ev := ev.(type) {
 			case *event.TimeWait:
-				if uint64(ev.NetNS) == s.client.Inode() {
+				if s.holds(uint64(ev.NetNS)) {
 					a.TimeWaits++
 				}
 			case *event.Stop:
@@ -134,7 +134,7 @@ func tellsBpftrace(c []string, isTarget func(addr, port string) bool) bool {
 	return len(c) == 5 && (c[4] == finWait2 || c[4] == closing) && isTarget(c[2], c[3])
 }
 
-func readPeer(out, stderr string, s *scene, tells tellsOf) (account, error) {
+func readPeer(out, stderr string, s field, tells tellsOf) (account, error) {
 	var a account
 	isTarget := s.isTarget()
 	each := func(line []byte) error {

@@ -5,12 +5,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/lab"
 )
 
 // Conditions that are not observers.
@@ -56,6 +59,25 @@ type bench struct {
 	hooks     []hook // of twscope on this machine
 	observers map[string]*observer
 	calm      calm
+}
+
+// field is where a load runs.
+type field interface {
+	// load makes n connections, and fails unless all are made.
+	load(ctx context.Context, n int) (loaded, error)
+	// timeWaits is the kernel's own count of sockets that entered TIME_WAIT.
+	timeWaits() (uint64, error)
+	// holds tells whether a namespace is one whose TIME_WAIT sockets count.
+	holds(netns uint64) bool
+	// isTarget returns what tells whether address and port, as a peer prints
+	// them, are a destination of the load.
+	isTarget() func(addr, port string) bool
+}
+
+// loaded is what became of a load.
+type loaded struct {
+	*lab.Result
+	CPU time.Duration // used by clients and servers
 }
 
 // watch is a condition in force.
@@ -116,7 +138,7 @@ func (b *bench) standard(ctx context.Context, condition, network string, stats b
 }
 
 // sample watches a load of n connections.
-func (b *bench) sample(ctx context.Context, sc *scene, condition, network string, stats bool, n int) (s sample, err error) {
+func (b *bench) sample(ctx context.Context, sc field, condition, network string, stats bool, n int) (s sample, err error) {
 	s = sample{Condition: condition, Network: network}
 	before, err := sc.timeWaits()
 	if err != nil {
@@ -142,12 +164,14 @@ func (b *bench) sample(ctx context.Context, sc *scene, condition, network string
 	if err := w.process.stop(ctx); err != nil {
 		return s, err
 	}
-	s.Account, err = w.process.read(w.process.log, sc)
+	if s.Account, err = w.process.read(w.process.log, sc); err != nil {
+		err = fmt.Errorf("%w; it ended with: %v: %s", err, w.process.err, w.process.lastWords())
+	}
 	return s, err
 }
 
 // measure runs the load, and waits until the observer has digested it.
-func (w *watch) measure(ctx context.Context, sc *scene, s *sample, stats bool, n int) error {
+func (w *watch) measure(ctx context.Context, sc field, s *sample, stats bool, n int) error {
 	var before usage
 	var err error
 	if w.process != nil {
@@ -174,7 +198,7 @@ func (w *watch) measure(ctx context.Context, sc *scene, s *sample, stats bool, n
 }
 
 // load runs the load, and notes what others used of the CPUs meanwhile.
-func (w *watch) load(ctx context.Context, sc *scene, s *sample, n int) error {
+func (w *watch) load(ctx context.Context, sc field, s *sample, n int) error {
 	var observer [2]time.Duration
 	var all [2]cpuTimes
 	read := func(i int) (err error) {

@@ -111,12 +111,6 @@ func plenty(h *lab.Host) error {
 
 func (s *scene) close() error { return s.lab.Close() }
 
-// loaded is what became of a load.
-type loaded struct {
-	*lab.Result
-	CPU time.Duration // used by client and server
-}
-
 // load makes n connections from a process of their own.
 func (s *scene) load(ctx context.Context, n int) (loaded, error) {
 	var l loaded
@@ -149,11 +143,14 @@ func (s *scene) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	children, err := rusage(unix.RUSAGE_CHILDREN)
+	return server + children, err
+}
+
+func rusage(who int) (time.Duration, error) {
 	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &u); err != nil {
-		return 0, err
-	}
-	return server + time.Duration(u.Utime.Nano()+u.Stime.Nano()), nil
+	err := unix.Getrusage(who, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
 }
 
 // timeWaits is the kernel's own count of sockets that entered TIME_WAIT.
@@ -162,11 +159,14 @@ func (s *scene) timeWaits() (uint64, error) {
 	return c["TW"], err
 }
 
-// isTarget tells whether address and port, as a peer prints them, are a
-// destination of the load.
-func (s *scene) isTarget() func(addr, port string) bool {
-	known := make(map[string]bool, len(s.targets))
-	for _, t := range s.targets {
+// holds tells whether a namespace is the one whose TIME_WAIT sockets count.
+func (s *scene) holds(netns uint64) bool { return netns == s.client.Inode() }
+
+func (s *scene) isTarget() func(addr, port string) bool { return isOneOf(s.targets) }
+
+func isOneOf(targets []netip.AddrPort) func(addr, port string) bool {
+	known := make(map[string]bool, len(targets))
+	for _, t := range targets {
 		known[t.String()] = true
 	}
 	return func(addr, port string) bool { return known[addr+":"+port] }

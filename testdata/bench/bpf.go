@@ -86,10 +86,6 @@ const vmlinuxBTF = 1
 // hooks are where the links of a process lead, those of tracing programs in
 // the kernel itself. Others, such as iterators, are not called by connections.
 func hooks(links []fdinfo) ([]hook, error) {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, err
-	}
 	var found []hook
 	for _, l := range links {
 		switch l["link_type"] {
@@ -101,6 +97,10 @@ func hooks(links []fdinfo) ([]hook, error) {
 			object, _ := l.number("target_obj_id")
 			if !ok || !known || object != vmlinuxBTF {
 				continue
+			}
+			kernel, err := btf.LoadKernelSpec()
+			if err != nil {
+				return nil, err
 			}
 			t, err := kernel.TypeByID(btf.TypeID(target))
 			if err != nil {

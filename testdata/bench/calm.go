@@ -37,7 +37,7 @@ func parseCPUTimes(stat string) (cpuTimes, error) {
 	}
 	var t cpuTimes
 	for i, f := range fields[1 : 1+count] {
-		n, err := strconv.ParseUint(f, 10, 50)
+		n, err := strconv.ParseUint(f, 10, 36) // 21 years
 		if err != nil {
 			return cpuTimes{}, fmt.Errorf("/proc/stat: %w", err)
 		}

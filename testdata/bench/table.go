@@ -104,6 +104,9 @@ func (c *comparison) writePrograms(w io.Writer) {
 }
 
 func writeForeign(w io.Writer, s spread) {
+	if s.N == 0 {
+		return
+	}
 	fmt.Fprintf(w, "other work on the machine used %.0f %% of the CPUs during the runs (median; %.0f..%.0f %%)\n", 100*s.Median, 100*s.Min, 100*s.Max)
 }
 

@@ -266,6 +266,7 @@ struct tws_tally {
 	__u64 paws[8];	/* by enum tws_counter, before any filter */
 	__u64 overflow; /* TIME_WAIT not created */
 	__u64 no_owner; /* the table of sockets was full */
+	__u64 nested;	/* tws_set_state() was left out, its twin stood in */
 };
 
 /* User space's word to the kernel side while both run. */

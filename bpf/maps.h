@@ -80,6 +80,21 @@ struct {
 	__type(value, struct tws_connecting);
 } tws_connecting SEC(".maps");
 
+/* A change of a socket's state that only tws_set_state() has seen yet. */
+struct tws_change {
+	__u64 sk;
+	__u64 states;
+};
+
+#define TWS_CHANGES 256
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TWS_CHANGES);
+	__type(key, __u32);
+	__type(value, struct tws_change);
+} tws_changes SEC(".maps");
+
 /* What one CPU must remember between two hooks of the same kernel call. */
 struct tws_scratch {
 	__u64 timewait_sk; /* tcp_time_wait() in progress */

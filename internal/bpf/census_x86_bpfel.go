@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	censusMapTwsChanges         = "tws_changes"
 	censusMapTwsConnecting      = "tws_connecting"
 	censusMapTwsControl         = "tws_control"
 	censusMapTwsCounts          = "tws_counts"
@@ -86,6 +87,7 @@ type censusProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type censusMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -130,6 +132,7 @@ func (o *censusObjects) Close() error {
 //
 // It can be passed to loadCensusObjects or ebpf.CollectionSpec.LoadAndAssign.
 type censusMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -149,6 +152,7 @@ type censusMaps struct {
 
 func (m *censusMaps) Close() error {
 	return _CensusClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

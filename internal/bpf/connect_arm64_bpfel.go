@@ -267,6 +267,7 @@ type connectTwsTally struct {
 	Paws     [8]uint64
 	Overflow uint64
 	NoOwner  uint64
+	Nested   uint64
 }
 
 type connectTwsTcpopt struct {
@@ -334,6 +335,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectMapTwsChanges            = "tws_changes"
 	connectMapTwsConnecting         = "tws_connecting"
 	connectMapTwsControl            = "tws_control"
 	connectMapTwsCounts             = "tws_counts"
@@ -356,6 +358,7 @@ const (
 	connectProgTwsKretHashConnect   = "tws_kret_hash_connect"
 	connectProgTwsKretHashConnect6  = "tws_kret_hash_connect6"
 	connectProgTwsSetState          = "tws_set_state"
+	connectProgTwsSetStateNested    = "tws_set_state_nested"
 	connectVarTwsAbiUnused          = "tws_abi_unused"
 	connectVarTwsCfg                = "tws_cfg"
 )
@@ -409,12 +412,14 @@ type connectProgramSpecs struct {
 	TwsKretHashConnect   *ebpf.ProgramSpec `ebpf:"tws_kret_hash_connect"`
 	TwsKretHashConnect6  *ebpf.ProgramSpec `ebpf:"tws_kret_hash_connect6"`
 	TwsSetState          *ebpf.ProgramSpec `ebpf:"tws_set_state"`
+	TwsSetStateNested    *ebpf.ProgramSpec `ebpf:"tws_set_state_nested"`
 }
 
 // connectMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -460,6 +465,7 @@ func (o *connectObjects) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -479,6 +485,7 @@ type connectMaps struct {
 
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -516,6 +523,7 @@ type connectPrograms struct {
 	TwsKretHashConnect   *ebpf.Program `ebpf:"tws_kret_hash_connect"`
 	TwsKretHashConnect6  *ebpf.Program `ebpf:"tws_kret_hash_connect6"`
 	TwsSetState          *ebpf.Program `ebpf:"tws_set_state"`
+	TwsSetStateNested    *ebpf.Program `ebpf:"tws_set_state_nested"`
 }
 
 func (p *connectPrograms) Close() error {
@@ -527,6 +535,7 @@ func (p *connectPrograms) Close() error {
 		p.TwsKretHashConnect,
 		p.TwsKretHashConnect6,
 		p.TwsSetState,
+		p.TwsSetStateNested,
 	)
 }
 

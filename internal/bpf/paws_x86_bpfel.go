@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	pawsMapTwsChanges          = "tws_changes"
 	pawsMapTwsConnecting       = "tws_connecting"
 	pawsMapTwsControl          = "tws_control"
 	pawsMapTwsCounts           = "tws_counts"
@@ -96,6 +97,7 @@ type pawsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pawsMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -140,6 +142,7 @@ func (o *pawsObjects) Close() error {
 //
 // It can be passed to loadPawsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pawsMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -159,6 +162,7 @@ type pawsMaps struct {
 
 func (m *pawsMaps) Close() error {
 	return _PawsClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

@@ -63,6 +63,7 @@ type selftestTwsTcpoptCase struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	selftestMapTwsChanges      = "tws_changes"
 	selftestMapTwsConnecting   = "tws_connecting"
 	selftestMapTwsControl      = "tws_control"
 	selftestMapTwsCounts       = "tws_counts"
@@ -138,6 +139,7 @@ type selftestProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -183,6 +185,7 @@ func (o *selftestObjects) Close() error {
 //
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -203,6 +206,7 @@ type selftestMaps struct {
 
 func (m *selftestMaps) Close() error {
 	return _SelftestClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	synMapTwsChanges         = "tws_changes"
 	synMapTwsConnecting      = "tws_connecting"
 	synMapTwsControl         = "tws_control"
 	synMapTwsCounts          = "tws_counts"
@@ -102,6 +103,7 @@ type synProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type synMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -146,6 +148,7 @@ func (o *synObjects) Close() error {
 //
 // It can be passed to loadSynObjects or ebpf.CollectionSpec.LoadAndAssign.
 type synMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -165,6 +168,7 @@ type synMaps struct {
 
 func (m *synMaps) Close() error {
 	return _SynClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

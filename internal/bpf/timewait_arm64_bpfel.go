@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	timewaitMapTwsChanges           = "tws_changes"
 	timewaitMapTwsConnecting        = "tws_connecting"
 	timewaitMapTwsControl           = "tws_control"
 	timewaitMapTwsCounts            = "tws_counts"
@@ -104,6 +105,7 @@ type timewaitProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type timewaitMapSpecs struct {
+	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -148,6 +150,7 @@ func (o *timewaitObjects) Close() error {
 //
 // It can be passed to loadTimewaitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type timewaitMaps struct {
+	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -167,6 +170,7 @@ type timewaitMaps struct {
 
 func (m *timewaitMaps) Close() error {
 	return _TimewaitClose(
+		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

@@ -24,7 +24,7 @@ type loader struct {
 	cache   *btf.Cache
 	closers []io.Closer
 	// attached are the programs that run, for their statistics.
-	attached []*ebpf.Program
+	attached []attached
 }
 
 const mapReuseport = "tws_reuseport"
@@ -57,6 +57,11 @@ func newLoader(cache *btf.Cache, ringSize uint32) (*loader, error) {
 		}
 	}
 	return l, nil
+}
+
+type attached struct {
+	name string
+	*ebpf.Program
 }
 
 // load loads some programs of an object, with settings of their own.
@@ -100,7 +105,7 @@ func (l *loader) load(object string, names []string, cfg bpf.Config) (map[string
 func (l *loader) attach(object string, programs []program, cfg bpf.Config) ([]string, error) {
 	var missing []string
 	var opened []io.Closer
-	var running []*ebpf.Program
+	var running []attached
 	undo := func() {
 		for _, c := range opened {
 			c.Close()
@@ -111,7 +116,7 @@ func (l *loader) attach(object string, programs []program, cfg bpf.Config) ([]st
 		switch {
 		case err == nil:
 			opened = append(opened, lnk, prog)
-			running = append(running, prog)
+			running = append(running, attached{p.name, prog})
 		case p.optional && isMissing(err):
 			missing = append(missing, l.hook(object, p.name))
 		default:
@@ -160,15 +165,20 @@ func isMissing(err error) bool {
 }
 
 // recursionMisses sums up how often a program was not run because it was
-// already running on that CPU. Kernels before 5.12 do not count it.
-func (l *loader) recursionMisses() uint64 {
-	var sum uint64
+// already running on that CPU, for the program named and for the others but
+// its twin. Kernels before 5.12 do not count it.
+func (l *loader) recursionMisses(program, twin string) (named, others uint64) {
 	for _, p := range l.attached {
-		if stats, err := p.Stats(); err == nil {
-			sum += stats.RecursionMisses
+		stats, err := p.Stats()
+		switch {
+		case err != nil || p.name == twin:
+		case p.name == program:
+			named += stats.RecursionMisses
+		default:
+			others += stats.RecursionMisses
 		}
 	}
-	return sum
+	return named, others
 }
 
 // Close detaches and unloads everything.

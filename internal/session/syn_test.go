@@ -34,7 +34,7 @@ func forgedSYNs(a, b *lab.End, port uint16) []forgedSYN {
 	add(a.Addr4(), b.Addr4(), 33, lab.TimestampOption(77, 0), "4:64:*:65535:*:nop,nop,ts")
 	add(a.Addr6(), b.Addr6(), 200, lab.TimestampOption(78, 0), "6:255:*:65535:*:nop,nop,ts")
 	add(a.Addr4(), b.Addr4(), 128, nil, "4:128:*:65535:*:")
-	add(a.Addr4(), b.Addr4(), 64, []byte{2, 4, 1, 2, 8, 40, 0, 0}, "4:64:258:65535:*:mss,bad")
+	add(a.Addr4(), b.Addr4(), 64, []byte{2, 4, 1, 2, 8, 40, 0, 0}, "4:64:258:65535:*:mss,ts,bad")
 	return list
 }
 

@@ -126,8 +126,8 @@ type closeCase struct {
 	substate       event.Substate
 	timeoutMS      uint32
 	overflow       uint64 // TIME_WAIT sockets that the client was denied
-	// orphan: after close(2) the socket may have entered before the peer's
-	// FIN came, which is substate fin_wait2
+	// orphan: when the socket was looked at, the peer's FIN may have come or
+	// not, which decides the substate
 	orphan bool
 }
 
@@ -196,7 +196,7 @@ func closeCases(n int) []closeCase {
 			testutil.Eventually(t, deadline, func() bool {
 				return eventuallyTW(t, c.link.client, 1)[0].State == lab.TimeWait
 			}, "true TIME_WAIT after the peer's FIN")
-		}, 1, 0, fw2, 30_000, 0, false},
+		}, 1, 0, fw2, 30_000, 0, true},
 		{"simultaneous", simultaneousClose, 1, 0, tw, minute, 0, false},
 		{"linger-0", func(t *testing.T, c *closing) {
 			c.load(t, lab.Server{}, lab.Load{ClosesFirst: true, Connections: n, Dial: lab.Dial{Linger: &zero}})
@@ -297,13 +297,13 @@ func (c *closing) check(t *testing.T, w *watcher, l log, deaths bool) {
 			t.Errorf("%d time_wait of the %s, want %d", len(events), role, side.want)
 		}
 		for _, e := range events {
-			substate := c.substate
-			if c.orphan {
-				substate = e.Substate
+			substate, timeout := c.substate, c.timeoutMS
+			if c.orphan && e.Substate != substate {
+				substate, timeout = e.Substate, 60_000
 			}
 			if e.Role != role || e.Substate != substate || !e.Timestamps || e.TSRecent == 0 ||
-				e.TimeoutMS > c.timeoutMS || e.TimeoutMS+100 < c.timeoutMS || e.Owner.PID != uint32(os.Getpid()) {
-				t.Errorf("%+v, want role %s, substate %s, timeout %d ms, owner %d", *e, role, c.substate, c.timeoutMS, os.Getpid())
+				e.TimeoutMS > timeout || e.TimeoutMS+100 < timeout || e.Owner.PID != uint32(os.Getpid()) {
+				t.Errorf("%+v, want role %s, substate %s, timeout %d ms, owner %d", *e, role, substate, timeout, os.Getpid())
 			}
 		}
 		checkTW(t, l, side.host, uint64(side.want), deaths)

@@ -123,7 +123,7 @@ func (w *Writer) Put(ev event.Event) {
 		w.lost[hopRate].total[k]++
 		return
 	}
-	if w.dead || w.pending >= w.opts.MaxPending {
+	if w.dead || w.pending >= w.limit(k) {
 		w.lost[hopWrite].total[k]++
 		return
 	}
@@ -131,6 +131,15 @@ func (w *Writer) Put(ev event.Event) {
 		w.tellLosses()
 	}
 	w.append(ev, k)
+}
+
+// limit returns how much may be in memory for a line of kind k to be taken:
+// what tells of the run and its losses still is when the rest is not.
+func (w *Writer) limit(k event.Kind) int {
+	if always(k) {
+		return 2 * w.opts.MaxPending
+	}
+	return w.opts.MaxPending
 }
 
 // admit tells whether a line at time t is within the rate. Time that goes

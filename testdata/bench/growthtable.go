@@ -40,7 +40,7 @@ func (r *growthRow) note() string {
 	case len(r.Before) > 0:
 		return fmt.Sprintf("%s..%s in TIME_WAIT", thousands(int(slices.Min(r.Before))), thousands(int(slices.Max(r.Before))))
 	case r.Drops.Max > 0:
-		return fmt.Sprintf("%s drops/s", thousands(int(r.Drops.Median)))
+		return thousands(int(r.Drops.Median)) + " drops/s"
 	}
 	return ""
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,7 +61,7 @@ func parseFlags() options {
 	flag.StringVar(&o.nets, "nets", "loopback,veth", "networks to load (`LIST`)")
 	flag.IntVar(&o.rounds, "rounds", 10, "times that each condition is paired with none (`N`)")
 	flag.IntVar(&o.statsRounds, "stats-rounds", 1, "runs of each condition with the kernel's BPF statistics on (`N`)")
-	flag.IntVar(&o.connections, "connections", 20000, "connections of a timed run (`N`)")
+	flag.IntVar(&o.connections, "connections", 15000, "connections of a timed run (`N`)")
 	flag.IntVar(&o.seconds, "seconds", 60, "at full rate, for -mode sustained (`N`)")
 	flag.DurationVar(&o.patience, "patience", time.Minute, "in all, to wait for other work on the machine to end before runs (`DURATION`)")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the random order (`N`)")
@@ -133,15 +134,7 @@ func (o *options) keep(result any, write func(io.Writer)) error {
 
 // wants tells whether -only lets name through.
 func (o *options) wants(name string) bool {
-	if o.only == "" {
-		return true
-	}
-	for _, n := range strings.Split(o.only, ",") {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return o.only == "" || slices.Contains(strings.Split(o.only, ","), name)
 }
 
 // progress tells on standard error what is being done.

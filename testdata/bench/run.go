@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -165,7 +164,7 @@ func (b *bench) sample(ctx context.Context, sc field, condition, network string,
 		return s, err
 	}
 	if s.Account, err = w.process.read(w.process.log, sc); err != nil {
-		err = fmt.Errorf("%w; it ended with: %v: %s", err, w.process.err, w.process.lastWords())
+		err = errors.Join(err, w.process.err, errors.New(w.process.lastWords()))
 	}
 	return s, err
 }

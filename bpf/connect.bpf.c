@@ -280,16 +280,25 @@ static __always_inline void tws_state_changed(struct sock *sk, int oldstate,
 }
 
 /*
- * Where tws_set_state() notes a change, by the low bytes of the ports; the two
- * ends of a connection over loopback have different places.
+ * Half of the changes tell nothing: they are left out first, since a loopback
+ * connection brings ten changes, each to two programs.
  */
-static __always_inline struct tws_change *
-tws_change_slot(const struct sock *sk)
+static __always_inline bool tws_tells(int newstate)
 {
-	const struct inet_sock *inet = (const void *)sk;
-	__u32 sport = BPF_CORE_READ(inet, inet_sport);
+	return newstate == TCP_SYN_SENT || newstate == TCP_ESTABLISHED ||
+	       newstate == TCP_CLOSE || newstate == TCP_LISTEN;
+}
+
+/*
+ * Where tws_set_state() notes a change, by the low byte of the remote port and
+ * the new state: what process context brings about (SYN_SENT) and what a
+ * softirq does inside it have different places.
+ */
+static __always_inline struct tws_change *tws_change_slot(const struct sock *sk,
+							  int newstate)
+{
 	__u32 dport = TWS_READ(true, sk, __sk_common.skc_dport);
-	__u32 slot = ((sport >> 8) + 2 * (dport >> 8)) % TWS_CHANGES;
+	__u32 slot = ((dport >> 8) + newstate * 32) % TWS_CHANGES;
 
 	return bpf_map_lookup_elem(&tws_changes, &slot);
 }
@@ -302,8 +311,11 @@ static __always_inline __u64 tws_states(int oldstate, int newstate)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 {
-	struct tws_change *change = tws_change_slot(sk);
+	struct tws_change *change;
 
+	if (!tws_tells(newstate))
+		return 0;
+	change = tws_change_slot(sk, newstate);
 	if (change) {
 		change->sk = (__u64)sk;
 		change->states = tws_states(oldstate, newstate);
@@ -323,14 +335,17 @@ int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
  *
  * A change is taken for seen when tws_set_state() has noted it. A note that
  * stays, because this program was interrupted in turn, is taken for another
- * change only if that has the same socket, ports and states.
+ * change only if that has the same socket and states.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tws_set_state_nested, struct sock *sk, int oldstate, int newstate)
 {
-	struct tws_change *change = tws_change_slot(sk);
+	struct tws_change *change;
 	struct tws_tally *c;
 
+	if (!tws_tells(newstate))
+		return 0;
+	change = tws_change_slot(sk, newstate);
 	if (!change)
 		return 0;
 	if (change->sk == (__u64)sk &&

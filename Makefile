@@ -95,7 +95,7 @@ bench-go: ## Run the Go benchmarks, BENCH=regexp
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
 
 BENCH_RESULT ?= testdata/bench/results/$(shell uname -r)
-BENCH_RUN = bin/bench -dir $(CACHE)
+BENCH_RUN = bin/bench -dir .cache
 
 .PHONY: bench
 bench: bench-build bench-peers ## Compare what observers cost, as root, 10 minutes; keeps BENCH_RESULT

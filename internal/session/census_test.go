@@ -131,7 +131,11 @@ func TestCensus(t *testing.T) {
 			return s.socket.Remaining < 58*time.Second
 		}, "%s to be old enough", s.Name())
 	}
-	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	var all []*lab.Host
+	for _, s := range hosts {
+		all = append(all, s.Host)
+	}
+	w := watch(t, only(all...))
 	w.matrix(probe.Census)
 	events := w.stop()
 	start := of[*event.Start](events, nil)[0]
@@ -188,11 +192,15 @@ func (w *watcher) known(h *lab.Host) {
 }
 
 func TestNamespacesComeAndGo(t *testing.T) {
-	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	const addr = "10.77.77.77" // by which to tell what is not there yet
+	w := watch(t, func(o *session.Options) {
+		o.Kinds, o.Filters = session.DefaultKinds(), probe.Filters{Local: prefix(addr + "/32")}
+	})
 	w.matrix(probe.TimeWait)
 	l := newLab(t, "late")
 	h := must1[*lab.Host](t)(l.Host("late"))
-	target := netip.AddrPortFrom(netip.MustParseAddr(loopback), must1[*lab.Serving](t)(h.Serve(lab.Server{Network: "tcp4"})).Addr().Port())
+	must(t, h.AddLoopback(addr+"/32"))
+	target := netip.AddrPortFrom(netip.MustParseAddr(addr), must1[*lab.Serving](t)(h.Serve(lab.Server{Network: "tcp4"})).Addr().Port())
 	load(t, h, closedBy(target, 5))
 	w.known(h)
 	load(t, h, closedBy(target, 5))

@@ -16,19 +16,23 @@ import (
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/event/eventtest"
 	"github.com/twscope/twscope/internal/lab"
-	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
 	"github.com/twscope/twscope/internal/testutil"
 )
 
-// only has a session look at one host, so that others on this machine do not
+// only has a session look at some hosts, so that others on this machine do not
 // disturb what a test counts.
-func only(h *lab.Host) func(*session.Options) {
+func only(hosts ...*lab.Host) func(*session.Options) {
 	return func(o *session.Options) {
 		o.Kinds = session.DefaultKinds()
-		o.Filters = probe.Filters{NetNS: []uint32{uint32(h.Inode())}}
+		for _, h := range hosts {
+			o.Filters.NetNS = append(o.Filters.NetNS, uint32(h.Inode()))
+		}
 	}
 }
+
+// nothing has a session look at no socket.
+func nothing(o *session.Options) { o.Filters.NetNS = []uint32{1} }
 
 func TestLogTakenAway(t *testing.T) {
 	for name, take := range map[string]func(path string) error{
@@ -70,7 +74,10 @@ func TestLogTakenAway(t *testing.T) {
 
 func TestHangup(t *testing.T) {
 	hangup := make(chan os.Signal, 1)
-	w := watch(t, func(o *session.Options) { o.Hangup = hangup })
+	w := watch(t, func(o *session.Options) {
+		nothing(o)
+		o.Hangup = hangup
+	})
 	hangup <- unix.SIGHUP
 	w.eventually(func(l log) bool { return len(of[*event.Start](l, nil)) == 2 }, "the log to be opened again")
 	starts := of[*event.Start](w.stop(), nil)
@@ -175,7 +182,7 @@ func TestTwoSessions(t *testing.T) {
 }
 
 func TestSecondSessionOnOneLog(t *testing.T) {
-	w := watch(t, nil)
+	w := watch(t, nothing)
 	opts := w.opts
 	opts.Ready = nil
 	err := session.Run(context.Background(), opts)
@@ -190,7 +197,10 @@ func TestSecondSessionOnOneLog(t *testing.T) {
 func TestClockStep(t *testing.T) {
 	testutil.Root(t)
 	testutil.SkipUnless(t, os.Getenv("TWSCOPE_VM") == "1", "its clock is not ours to step")
-	w := watch(t, func(o *session.Options) { o.StatsInterval = time.Second })
+	w := watch(t, func(o *session.Options) {
+		nothing(o)
+		o.StatsInterval = time.Second
+	})
 	step := func(d time.Duration) {
 		now := unix.NsecToTimespec(time.Now().Add(d).UnixNano())
 		must(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))

@@ -18,7 +18,6 @@ import (
 	"github.com/twscope/twscope/internal/kernel"
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
-	"github.com/twscope/twscope/internal/session"
 	"github.com/twscope/twscope/internal/testutil"
 )
 
@@ -125,7 +124,7 @@ func kernelHas(t testing.TB, function string) bool {
 
 func TestOwnerOfConnect(t *testing.T) {
 	client, server := pair(t)
-	w := watch(t, nil)
+	w := watch(t, only(client, server))
 	w.matrix(probe.Owner)
 	cases := map[string]owned{}
 	mine := func(target netip.AddrPort, n, pid int, comm string) owned {
@@ -192,7 +191,7 @@ func TestOwnerOfURingConnect(t *testing.T) {
 		testutil.SkipUnless(t, !lab.URingUnavailable(err), err.Error())
 		t.Fatal(err)
 	}
-	w := watch(t, nil)
+	w := watch(t, only(client, server))
 	w.matrix(probe.Owner)
 	plain, polled := sinkhole(t, server), sinkhole(t, server)
 	viaRing, viaPoll := closedBy(plain, 2), closedBy(polled, 2)
@@ -214,7 +213,7 @@ func TestOwnerOfURingConnect(t *testing.T) {
 
 func TestOwnerOfAccept(t *testing.T) {
 	client, server := pair(t)
-	w := watch(t, nil)
+	w := watch(t, only(client, server))
 	w.matrix(probe.Owner)
 	cases := map[string]owned{}
 	theirs := func(lport uint16, n, pid int, comm string) owned {
@@ -286,7 +285,7 @@ func outliveListener(t *testing.T, client, server *lab.Host) netip.AddrPort {
 
 func TestOwnerOfReusePort(t *testing.T) {
 	client, server := pair(t)
-	w := watch(t, nil)
+	w := watch(t, only(client, server))
 	w.matrix(probe.Owner)
 	s := lab.Server{Network: "tcp4", ClosesFirst: true, ReusePort: true}
 	one, target := spawnServer(t, server, "one", s)
@@ -341,7 +340,7 @@ func TestOwnerFromBeforeTheStart(t *testing.T) {
 		s, err := server.Sockets(lab.Established)
 		return err == nil && len(s) == 1
 	}, "the connection to be accepted")
-	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	w := watch(t, only(client, server))
 	w.matrix(probe.Census)
 	must(t, open.CloseWrite())
 	must(t, open.WaitEOF(deadline))

@@ -3,11 +3,14 @@
 package session_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/lab"
@@ -89,8 +92,8 @@ func wantAge(t *testing.T, l log, s event.Socket, at int64, ageMS uint32) {
 		return
 	}
 	age := time.Duration(ageMS) * time.Millisecond
-	if real := time.Duration(at - entered[0].Time); (real - age).Abs() > off {
-		t.Errorf("%s to %s: %s old, want %s", s.Local, s.Remote, age, real)
+	if actual := time.Duration(at - entered[0].Time); (actual - age).Abs() > off {
+		t.Errorf("%s to %s: %s old, want %s", s.Local, s.Remote, age, actual)
 	}
 }
 
@@ -156,7 +159,9 @@ func TestEnds(t *testing.T) {
 	timer := w.rung(probe.TimeWaitEnd) == probe.Timer
 
 	killed.closeFirst(t, killed.from(t, 20000))
-	if n, err := killed.KillTimeWaits(); err != nil || n != 1 {
+	n, err := killed.KillTimeWaits()
+	canKill := !errors.Is(err, unix.EOPNOTSUPP) // old kernels do not, for TIME_WAIT
+	if canKill && (err != nil || n != 1) {
 		t.Fatalf("killed %d: %v", n, err)
 	}
 	reset.kill(t)
@@ -175,7 +180,7 @@ func TestEnds(t *testing.T) {
 		syn.want(t, events, 1, event.EndUnknown)
 		return
 	}
-	killed.want(t, events, 1, event.EndKilled)
+	killed.want(t, events, n, event.EndKilled)
 	reset.want(t, events, 1, event.EndReset)
 	syn.want(t, events, 1, event.EndSYN)
 }

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -216,7 +217,7 @@ func connect(t *testing.T, h *lab.Host, target netip.AddrPort, n int) {
 func TestKilledUnderLoad(t *testing.T) {
 	h, target := host(t)
 	path := filepath.Join(t.TempDir(), "events.json")
-	args := []string{"run", "--out", path, "--netns", fmt.Sprint(h.Inode())}
+	args := []string{"run", "--out", path, "--netns", strconv.FormatUint(h.Inode(), 10)}
 	p := start(t, command(args...))
 	const n = 2000
 	connect(t, h, target, n)
@@ -254,7 +255,7 @@ func TestReaderOfStandardOutputGoesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := command("run", "--out", "-", "--netns", fmt.Sprint(h.Inode()))
+	cmd := command("run", "--out", "-", "--netns", strconv.FormatUint(h.Inode(), 10))
 	cmd.Stdout = w
 	p := start(t, cmd)
 	if err := errors.Join(w.Close(), r.Close()); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -108,7 +109,7 @@ func FuzzParseEndpoint(f *testing.F) {
 
 func TestResolve(t *testing.T) {
 	facts := kernel.Facts{InitialPIDNS: true}
-	pid := fmt.Sprint(os.Getpid())
+	pid := strconv.Itoa(os.Getpid())
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
@@ -158,8 +159,7 @@ func TestResolveRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.text) {
 				t.Fatalf("%v, want an error with %q", err, tt.text)
 			}
-			var usage usageError
-			if !errors.As(err, &usage) {
+			if _, ok := errors.AsType[usageError](err); !ok {
 				t.Errorf("%v is not an error of usage", err)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,7 @@ func (w *watcher) known(h *lab.Host) {
 	i := 500
 	w.eventually(func(l log) bool {
 		i++
-		must(w.t, h.Sysctl(name, fmt.Sprint(i)))
+		must(w.t, h.Sysctl(name, strconv.Itoa(i)))
 		return len(of(l, func(e *event.SysctlChange) bool { return uint64(e.NetNS) == h.Inode() && e.Name == name })) > 0
 	}, "the namespace to be known")
 }

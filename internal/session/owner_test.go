@@ -21,10 +21,8 @@ import (
 	"github.com/twscope/twscope/internal/testutil"
 )
 
-var (
-	clientAddr = netip.MustParseAddr("10.0.0.1")
-	serverAddr = netip.MustParseAddr("10.0.0.2")
-)
+// serverAddr is that of the server of every pair.
+var serverAddr = netip.MustParseAddr("10.0.0.2")
 
 // owned is a time_wait event that must be there, and whose it must be.
 type owned struct {

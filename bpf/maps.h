@@ -86,7 +86,7 @@ struct tws_change {
 	__u64 states;
 };
 
-#define TWS_CHANGES 256
+#define TWS_CHANGES 4096
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

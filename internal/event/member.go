@@ -171,8 +171,6 @@ func object(doc string, members []member) map[string]any {
 // schema only, its decoding is that of the whole value.
 func inner(name string, schema map[string]any) member { return member{name: name, schema: schema} }
 
-func counter(doc string) map[string]any { return with(typed("integer", doc), "minimum", 0) }
-
 // The members that events share.
 
 const timePattern = `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$`

@@ -31,7 +31,7 @@ func lockHolder(f handle) string {
 	if err != nil {
 		return unnamed
 	}
-	defer locks.Close()
+	defer func() { _ = locks.Close() }() // only read
 	pid := flockPID(locks, st.Ino)
 	if pid <= 0 {
 		return unnamed

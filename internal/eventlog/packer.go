@@ -88,7 +88,7 @@ func (p *packer) pack(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // only read
 	info, err := in.Stat()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -25,9 +26,7 @@ func link(target string) *fstest.MapFile {
 func with(a, b fstest.MapFS) fstest.MapFS {
 	both := fstest.MapFS{}
 	for _, m := range []fstest.MapFS{a, b} {
-		for name, f := range m {
-			both[name] = f
-		}
+		maps.Copy(both, m)
 	}
 	return both
 }

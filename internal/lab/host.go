@@ -274,7 +274,7 @@ func sysctlHint(name string, err error) string {
 
 func sysctlPath(name string) (string, error) {
 	if !strings.HasPrefix(name, "net.") || strings.ContainsAny(name, "/\x00") || strings.Contains(name, "..") {
-		return "", fmt.Errorf("sysctl %q: want a dotted name that starts with net.", name)
+		return "", fmt.Errorf("sysctl %q: want a dotted name below net", name)
 	}
 	return "/proc/sys/" + strings.ReplaceAll(name, ".", "/"), nil
 }

@@ -8,11 +8,11 @@ import (
 )
 
 // fingerprints keeps the text of SYN fingerprints, of which a host sees few.
-type fingerprints map[print]string
+type fingerprints map[synTraits]string
 
-// print is what of a SYN depends on the sender's system and not on the
+// synTraits is what of a SYN depends on the sender's system and not on the
 // connection.
-type print struct {
+type synTraits struct {
 	kinds                [3]uint64
 	window, mss          uint16
 	version, ttl, wscale uint8
@@ -27,7 +27,7 @@ const fingerprintsMax = 4096
 // and its scale, then the options in order, such as
 // "4:64:1460:64240:7:mss,sok,ts,nop,ws". "*" stands for an absent value.
 func (f fingerprints) of(r *bpf.Syn) string {
-	key := print{
+	key := synTraits{
 		kinds: r.Opt.Kinds, window: r.Window, mss: r.Opt.Mss,
 		version: r.IpVersion, ttl: initialTTL(r.Ttl), wscale: r.Opt.Wscale,
 		hasMSS: r.Opt.HasMss, hasWscale: r.Opt.HasWscale,

@@ -90,10 +90,9 @@ type ladder struct {
 
 // facts are what the plan asks the kernel.
 type facts struct {
-	btf           kernel.BTF
-	reasons       kernel.DropReasons
-	kfreeSkbArgs  int
-	skStorageWork bool
+	btf          kernel.BTF
+	reasons      kernel.DropReasons
+	kfreeSkbArgs int
 }
 
 // hasReason reports whether kfree_skb tells this reason and the socket.

@@ -88,7 +88,8 @@ func TestTryWithoutReason(t *testing.T) {
 func TestStepDownAndCheck(t *testing.T) {
 	failed := errLacks
 	p := &Probe{choices: []Choice{
-		{Observation: TimeWait, Rung: Tracepoint}, {Observation: PAWSTimeWait, Rung: Tracepoint},
+		{Observation: TimeWait, Rung: Tracepoint},
+		{Observation: PAWSTimeWait, Rung: Tracepoint},
 		{Observation: ConnectFail, Rung: Fentry},
 	}}
 	p.stepDown(failed, func(c Choice) bool { return isPAWSDrop(c.Observation) }, Counter, pawsCounterLost)

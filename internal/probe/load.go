@@ -27,8 +27,6 @@ type loader struct {
 	attached []attached
 }
 
-const mapReuseport = "tws_reuseport"
-
 func newLoader(cache *btf.Cache, ringSize uint32) (*loader, error) {
 	l := &loader{
 		specs: map[string]*ebpf.CollectionSpec{},

@@ -8,6 +8,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf/btf"
@@ -41,12 +42,7 @@ const DefaultRingBytes = 8 << 20
 const flushInterval = 100 * time.Millisecond
 
 func (c Config) wants(k bpf.Kind) bool {
-	for _, kind := range c.Kinds {
-		if kind == k {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Kinds, k)
 }
 
 // Choice is how one observation is made.

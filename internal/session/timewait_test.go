@@ -94,6 +94,7 @@ func must(t testing.TB, err error) {
 }
 
 func must1[T any](t testing.TB) func(T, error) T {
+	t.Helper()
 	return func(v T, err error) T {
 		t.Helper()
 		must(t, err)

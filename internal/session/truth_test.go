@@ -161,7 +161,10 @@ func tallyOf(t *testing.T, path string, netns uint64) tally {
 // second is a line or a stated loss.
 func TestFullSpeed(t *testing.T) {
 	f := newFast(t)
-	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	w := watch(t, func(o *session.Options) {
+		o.Kinds = session.DefaultKinds()
+		o.Filters.NetNS = []uint32{uint32(f.host.Inode())}
+	})
 	w.matrix(probe.TimeWait)
 	res := f.run(t, few(200_000, 3_000), 20_000)
 	entered := f.entered(t)
@@ -169,13 +172,27 @@ func TestFullSpeed(t *testing.T) {
 	c := tallyOf(t, w.path, f.host.Inode())
 	t.Logf("%.0f connections/s: %d in TIME_WAIT, %d lines, lost %d to the ring; %d runs left out",
 		res.Rate(), entered, c.lines, c.lost, c.recursion)
-	if c.lines+c.lost != entered {
-		t.Errorf("%d lines and %d lost, the kernel counted %d", c.lines, c.lost, entered)
+	c.check(t, f, entered)
+}
+
+// check holds lines and losses against the kernel. Runs that the kernel left
+// out may have been of any change of a socket's state, so they bound what is
+// missing.
+func (c tally) check(t *testing.T, f *fast, entered uint64) {
+	t.Helper()
+	if told := c.lines + c.lost; told > entered || told+c.recursion < entered {
+		t.Errorf("%d lines, %d lost and at most %d left out, the kernel counted %d", c.lines, c.lost, c.recursion, entered)
 	}
 	if c.stop == nil {
 		t.Fatal("no stop event")
 	}
-	checkTW(t, log{c.stop}, f.host, entered, countsDeaths(t))
+	if countsDeaths(t) {
+		return
+	}
+	got := log{c.stop}.reconciled(t, f.host.Inode(), "TW")
+	if got.Kernel != int64(entered) || got.Difference < 0 || got.Difference > int64(c.recursion) {
+		t.Errorf("%+v, want %d by the kernel and a difference of at most %d", got, entered, c.recursion)
+	}
 }
 
 // TestRingOverflow: a ring of one page loses most of a burst, and says so.
@@ -184,15 +201,17 @@ func TestRingOverflow(t *testing.T) {
 	w := watch(t, func(o *session.Options) {
 		o.Kinds = session.DefaultKinds()
 		o.RingBytes = uint32(os.Getpagesize())
+		o.Filters.NetNS = []uint32{uint32(f.host.Inode())} // what others lose is not ours
 	})
 	w.matrix(probe.TimeWait)
 	f.run(t, few(10_000, 2_000), 0)
 	entered := f.entered(t)
 	l := w.stop()
 	c := tallyOf(t, w.path, f.host.Inode())
-	if c.lost == 0 || c.lines == 0 || c.lines+c.lost != entered {
-		t.Errorf("%d lines and %d lost, the kernel counted %d: want both, and together as many", c.lines, c.lost, entered)
+	if c.lost == 0 || c.lines == 0 {
+		t.Errorf("%d lines and %d lost, want both", c.lines, c.lost)
 	}
+	c.check(t, f, entered)
 	var ring uint64
 	for _, e := range of(l, func(e *event.Loss) bool { return e.Hop == "ring" }) {
 		ring += e.Count
@@ -200,5 +219,4 @@ func TestRingOverflow(t *testing.T) {
 	if got := l.stopEvent(t).Lost["ring"]; got != ring || ring < c.lost {
 		t.Errorf("stop tells of %d lost to the ring, the loss events sum up to %d", got, ring)
 	}
-	checkTW(t, l, f.host, entered, countsDeaths(t))
 }

@@ -49,7 +49,7 @@ func TestFileSystems(t *testing.T) {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dir, &st); err != nil {
 			t.Errorf("statfs %s: %v", dir, err)
-		} else if int64(st.Type) != magic {
+		} else if st.Type != magic {
 			t.Errorf("%s is of type %#x, want %#x", dir, st.Type, magic)
 		}
 	}

@@ -38,7 +38,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("record %d (-want +got):\n%s", i, d)
 		}
 	}
-	if _, err := r.Read(); err != io.EOF {
+	if _, err := r.Read(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last record: %v, want io.EOF", err)
 	}
 }

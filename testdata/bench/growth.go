@@ -159,9 +159,9 @@ func (g *grower) destinations(ctx context.Context, level int) (growthRow, error)
 // after 60 s (TCP_TIMEWAIT_LEN), so that the rate of the machine bounds the
 // number: Before has what was there.
 func (g *grower) timeWait(ctx context.Context, level int) (row growthRow, err error) {
-	const longest = 57 * time.Second
-	// Filling as many anew for each pair would take minutes, and as they
-	// expire as fast as they come there are as many for each pair.
+	const longest, again = 57 * time.Second, 10 * time.Second
+	// Filling as many anew for each pair would take minutes: they are topped
+	// up, as they expire.
 	const stays = 1_000_000
 
 	var sc *scene
@@ -172,8 +172,9 @@ func (g *grower) timeWait(ctx context.Context, level int) (row growthRow, err er
 	}()
 	var before []uint64
 	row, err = g.pairsOf(ctx, func(pair int, condition string) (sample, error) {
-		fresh := sc == nil || level < stays && len(before) == 2*pair
-		if fresh {
+		limit := again
+		if sc == nil || level < stays && len(before) == 2*pair {
+			limit = longest
 			if sc != nil {
 				if err := sc.close(); err != nil {
 					return sample{}, err
@@ -182,9 +183,9 @@ func (g *grower) timeWait(ctx context.Context, level int) (row growthRow, err er
 			if sc, err = newScene(ctx, loopback, 1000); err != nil {
 				return sample{}, err
 			}
-			if err := sc.fill(ctx, level, longest); err != nil {
-				return sample{}, err
-			}
+		}
+		if err := sc.fill(ctx, level, limit); err != nil {
+			return sample{}, err
 		}
 		now, err := sc.inTimeWait()
 		if err != nil {

@@ -4,11 +4,10 @@ package bpf
 
 import "github.com/cilium/ebpf"
 
+// The records and map values of bpf/abi.h, where each is described: addresses
+// in network order with IPv4 mapped, ports in host order, times of
+// CLOCK_BOOTTIME in ns.
 type (
-	// The records and map values of bpf/abi.h, where each is described:
-	// addresses in network order with IPv4 mapped, ports in host order, times
-	// of CLOCK_BOOTTIME in ns.
-
 	Census      = connectTwsCensus
 	Config      = connectTwsConfig
 	Detail      = connectTwsDetail

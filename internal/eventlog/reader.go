@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,7 +108,7 @@ func (r *Reader) openAll() error {
 		if err != nil {
 			return fmt.Errorf("list the old files of %s: %w", r.path, err)
 		}
-		for i := len(list) - 1; i >= 0; i-- {
+		for i := range slices.Backward(list) {
 			if i > 0 && list[i-1].number == list[i].number {
 				continue // the plain twin of a packed file comes next
 			}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func readAll(t *testing.T, r *Reader) string {
 		case err != nil:
 			t.Fatal(err)
 		default:
-			got = append(got, fmt.Sprint(ev.(*event.Loss).Count))
+			got = append(got, strconv.FormatUint(ev.(*event.Loss).Count, 10))
 		}
 	}
 }
@@ -207,7 +208,7 @@ func TestFollow(t *testing.T) {
 					done <- err
 					return
 				} else {
-					got <- fmt.Sprint(ev.(*event.Loss).Count)
+					got <- strconv.FormatUint(ev.(*event.Loss).Count, 10)
 				}
 			}
 		}()

@@ -191,7 +191,7 @@ func (h *Host) Do(fn func() error) error {
 	)
 	onOwnThread(func() {
 		defer close(done)
-		err, panicked = call(func() error {
+		panicked, err = call(func() error {
 			if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("host %s: enter namespace: %w", h.name, err)
 			}

@@ -39,7 +39,7 @@ func takeFootprint(t *testing.T) footprint {
 }
 
 // busyLab builds a lab with something of everything, running.
-func busyLab(t *testing.T, ctx context.Context, name string) *Lab {
+func busyLab(ctx context.Context, t *testing.T, name string) *Lab {
 	t.Helper()
 	l := must1[*Lab](t)(New(ctx, name))
 	hosts := must1[[]*Host](t)(l.Hosts("client", "gw", "server"))
@@ -61,7 +61,7 @@ func busyLab(t *testing.T, ctx context.Context, name string) *Lab {
 
 func TestNothingIsLeft(t *testing.T) {
 	needRoot(t)
-	must(t, busyLab(t, t.Context(), "warm-up").Close()) // the Go runtime keeps some descriptors from here on
+	must(t, busyLab(t.Context(), t, "warm-up").Close()) // the Go runtime keeps some descriptors from here on
 	var before footprint
 	eventually(t, "the threads of the first lab have ended", func() bool {
 		before = takeFootprint(t)
@@ -83,7 +83,7 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			tc.end(busyLab(t, ctx, "leaves-nothing"), cancel)
+			tc.end(busyLab(ctx, t, "leaves-nothing"), cancel)
 			var after footprint
 			defer func() {
 				if t.Failed() {
@@ -101,7 +101,7 @@ func TestNothingIsLeft(t *testing.T) {
 
 func TestTwoLabsAtOnce(t *testing.T) {
 	needRoot(t)
-	a, b := busyLab(t, t.Context(), "one"), busyLab(t, t.Context(), "two")
+	a, b := busyLab(t.Context(), t, "one"), busyLab(t.Context(), t, "two")
 	defer b.Close()
 	if a.Name() == b.Name() || !strings.HasPrefix(a.Name(), "twscope-") {
 		t.Errorf("names %q and %q", a.Name(), b.Name())
@@ -115,7 +115,7 @@ func TestTwoLabsAtOnce(t *testing.T) {
 func TestNamed(t *testing.T) {
 	l := newLab(t, Named())
 	h := must1[*Host](t)(l.Host("client"))
-	path := filepath.Join(netnsDir, fmt.Sprintf("%s-client", l.Name()))
+	path := filepath.Join(netnsDir, l.Name()+"-client")
 	if got := must1[uint64](t)(inodeOf(path)); got != h.Inode() {
 		t.Errorf("%s is namespace %d, want %d", path, got, h.Inode())
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/google/nftables"
@@ -83,7 +84,7 @@ func (o *MasqOptions) translate(addr netip.Addr) []expr.Any {
 // ConntrackTimeWait sets how long the gateway remembers a closed connection.
 // Below the hosts' own 60 s it hands out 5-tuples that are still in TIME_WAIT.
 func (h *Host) ConntrackTimeWait(d time.Duration) error {
-	return h.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", fmt.Sprint(int(d.Seconds())))
+	return h.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", strconv.Itoa(int(d.Seconds())))
 }
 
 // Hook is where in the packet's path a rule looks.

@@ -75,11 +75,11 @@ func pinned(fn func() error) error {
 
 // call runs fn and turns a panic into a value, to be raised again by the
 // goroutine that asked for the call, whose deferred functions close the lab.
-func call(fn func() error) (err error, panicked any) {
+func call(fn func() error) (panicked any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			panicked = fmt.Sprintf("%v\n\n%s", r, debug.Stack())
 		}
 	}()
-	return fn(), nil
+	return nil, fn()
 }

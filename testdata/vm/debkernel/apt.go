@@ -24,9 +24,14 @@ var suites = []struct {
 	name     string
 	security bool
 }{
-	{"bullseye", false}, {"bullseye-security", true},
-	{"bookworm", false}, {"bookworm-security", true}, {"bookworm-backports", false},
-	{"trixie", false}, {"trixie-security", true}, {"trixie-backports", false},
+	{"bullseye", false},
+	{"bullseye-security", true},
+	{"bookworm", false},
+	{"bookworm-security", true},
+	{"bookworm-backports", false},
+	{"trixie", false},
+	{"trixie-security", true},
+	{"trixie-backports", false},
 	{"sid", false},
 }
 
@@ -122,8 +127,10 @@ func hostMirror(ctx context.Context) (string, error) {
 func (a *apt) packages(ctx context.Context) (map[string]pkg, error) {
 	// An error may mean one suite that the mirror lacks; whether what is left is enough, the search shows.
 	_, updateErr := run(ctx, "", "apt-get", slices.Concat(a.opts, []string{"-q", "-o", "APT::Update::Error-Mode=any", "update"})...)
-	out, err := run(ctx, "", "apt-cache", slices.Concat(a.opts, []string{"search", "--names-only", "--full",
-		`^linux-(image|binary|modules)-[0-9].*-cloud-` + a.arch + `$`})...)
+	out, err := run(ctx, "", "apt-cache", slices.Concat(a.opts, []string{
+		"search", "--names-only", "--full",
+		`^linux-(image|binary|modules)-[0-9].*-cloud-` + a.arch + `$`,
+	})...)
 	if err != nil {
 		return nil, errors.Join(updateErr, err)
 	}

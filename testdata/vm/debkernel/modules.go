@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -96,7 +97,7 @@ func moduleDepends(module []byte) ([]string, error) {
 	}
 	sec := f.Section(".modinfo")
 	if sec == nil {
-		return nil, fmt.Errorf("no section .modinfo")
+		return nil, errors.New("no section .modinfo")
 	}
 	info, err := sec.Data()
 	if err != nil {

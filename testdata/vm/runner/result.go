@@ -170,18 +170,23 @@ func marked(output []byte, mark string, fields int) [][]string {
 	return found
 }
 
+// facts joins what the runs tell of the kernel.
+func (b *bootResult) facts() string {
+	var facts []string
+	for _, r := range b.runs {
+		for _, f := range marked(r.output, "FACT", 2) {
+			facts = append(facts, f[0]+"="+f[1])
+		}
+	}
+	return strings.Join(facts, " ")
+}
+
 // writeTables prints the facts, the matrix and the times.
 func writeTables(out io.Writer, boots []*bootResult) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "\nkernel\tfacts\n")
 	for _, b := range boots {
-		var facts []string
-		for _, r := range b.runs {
-			for _, f := range marked(r.output, "FACT", 2) {
-				facts = append(facts, f[0]+"="+f[1])
-			}
-		}
-		fmt.Fprintf(w, "%s\t%s\n", b.kernel.Release, strings.Join(facts, " "))
+		fmt.Fprintf(w, "%s\t%s\n", b.kernel.Release, b.facts())
 	}
 	if err := w.Flush(); err != nil {
 		return err

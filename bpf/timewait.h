@@ -126,7 +126,8 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 
 	if (!hashinfo)
 		return NULL;
-	bucket = (void *)TWS_READ(true, hashinfo, ehash) +
+	/* probe-read: no arithmetic is allowed on a pointer with a type */
+	bucket = (void *)BPF_CORE_READ(hashinfo, ehash) +
 		 (__u64)(hash & TWS_READ(true, hashinfo, ehash_mask)) *
 			 bpf_core_type_size(struct inet_ehash_bucket);
 	node = BPF_CORE_READ(bucket, chain.first);

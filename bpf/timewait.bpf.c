@@ -130,12 +130,18 @@ int BPF_KRETPROBE(tws_kret_twsk_alloc, void *tw)
 static __always_inline __u32 tws_tw_age_ms(const struct inet_timewait_sock *tw)
 {
 	__u32 left = tws_tw_remaining_ms(tw);
+	__u32 whole = TCP_TIMEWAIT_LEN_MS;
 
 	/* CLOCK_MONOTONIC in ms, tcp_time_stamp_ms() */
 	if (bpf_core_field_exists(tw->tw_entry_stamp))
 		return (__u32)(bpf_ktime_get_ns() / 1000000) -
 		       BPF_CORE_READ(tw, tw_entry_stamp);
-	return left < TCP_TIMEWAIT_LEN_MS ? TCP_TIMEWAIT_LEN_MS - left : 0;
+	/* TCP_LINGER2 of the socket, which may shorten it too, is gone */
+	if (tws_tw_substate(tw) == TWS_SUBSTATE_FIN_WAIT2)
+		whole = tws_jiffies_to_ms(
+			BPF_CORE_READ(tw, __tw_common.skc_net.net,
+				      ipv4.sysctl_tcp_fin_timeout));
+	return left < whole ? whole - left : 0;
 }
 
 /*

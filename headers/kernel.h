@@ -58,6 +58,7 @@ struct netns_ipv4 {
 	struct local_ports ip_local_ports;
 	__u8 sysctl_tcp_tw_reuse; /* an int up to 5.11: the low byte serves */
 	int sysctl_tcp_invalid_ratelimit; /* in jiffies */
+	int sysctl_tcp_fin_timeout;	  /* in jiffies */
 };
 
 struct net {

@@ -92,7 +92,7 @@ func wantAge(t *testing.T, l log, s event.Socket, at int64, ageMS uint32) {
 		return
 	}
 	age := time.Duration(ageMS) * time.Millisecond
-	if actual := time.Duration(at - entered[0].Time); (actual - age).Abs() > off {
+	if actual := time.Duration(at - entered[len(entered)-1].Time); (actual - age).Abs() > off {
 		t.Errorf("%s to %s: %s old, want %s", s.Local, s.Remote, age, actual)
 	}
 }
@@ -115,7 +115,7 @@ func TestReuse(t *testing.T) {
 	l := newLab(t, "reuse")
 	const n = 10
 	many := newEnding(t, l, "many", lab.Server{}, map[string]string{
-		"tcp_tw_reuse": "1", "ip_local_port_range": fmt.Sprint(20000, 20000+n-1),
+		"tcp_tw_reuse": "0", "ip_local_port_range": fmt.Sprint(20000, 20000+n-1),
 	})
 	// an explicit port takes over whatever tcp_tw_reuse says
 	bound := newEnding(t, l, "bound", lab.Server{}, map[string]string{"tcp_tw_reuse": "0"})
@@ -126,6 +126,7 @@ func TestReuse(t *testing.T) {
 		tw := eventuallyTW(t, many.Host, n)
 		return !slices.ContainsFunc(tw, func(s lab.Socket) bool { return s.Remaining > 58*time.Second })
 	}, "the sockets to be old enough")
+	must(t, many.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
 	taker := program(t, many.Host, "taker", closedBy(many.target, n))
 	bound.closeFirst(t, bound.from(t, 20000))
 	bound.closeFirst(t, bound.from(t, 20000))

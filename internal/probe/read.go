@@ -44,8 +44,9 @@ func (p *Probe) Reader(clock Clock) *Reader {
 		decoder: newDecoder(clock, p.facts.reasons.Name, p.cgroupPath),
 		Reused:  map[uint32]uint64{},
 	}
-	if ends := p.Rung(TimeWaitEnd) == Timer; ends || p.settings.ReuseOnState != 0 {
-		r.table = newTable(ends)
+	ends := p.Rung(TimeWaitEnd)
+	if ends != None || p.settings.ReuseOnState != 0 {
+		r.table = newTable(ends == Timer)
 	}
 	return r
 }
@@ -145,6 +146,11 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 		if err == nil && event.Where(rec.Where) == event.WhereTimeWait && event.Segment(rec.Segment) != event.SegmentRST {
 			r.table.rearm(rec.Tuple, h.TimeNs)
 		}
+	case bpf.KindTimeWaitEnd:
+		rec, err := record[bpf.TimeWaitEnd](sample)
+		if err == nil {
+			r.aged(rec)
+		}
 	case bpf.KindConnected:
 		rec, err := record[bpf.Reuse](sample)
 		if err == nil {
@@ -162,6 +168,21 @@ func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
 		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, since)
 	}
 }
+
+// aged: the kernel side saw a socket end. Up to 6.13 it knows the age from the
+// timer alone, which tells nothing of short ones; the table knows better.
+func (r *Reader) aged(rec *bpf.TimeWaitEnd) {
+	e := r.table.find(&rec.Tuple)
+	if e == nil || e.entered > rec.H.TimeNs {
+		return
+	}
+	r.decoder.timeWaitEnd.AgeMS = uint32((rec.H.TimeNs - e.entered) / uint64(time.Millisecond))
+	r.table.remove(&rec.Tuple)
+}
+
+// endsLate is how much later than its timer says a TIME_WAIT socket may end:
+// the kernel's timer wheel rounds a minute up by 2 s and more.
+const endsLate = uint64(8 * time.Second)
 
 // reuseGap is what tcp_twsk_unique() (net/ipv4/tcp_ipv4.c) adds to the end of
 // the old connection's sequence numbers: beyond any window without scaling,
@@ -210,6 +231,9 @@ func (r *Reader) ended(sink Sink, h bpf.Header, t *bpf.Tuple, reason event.EndRe
 func (r *Reader) expire(sink Sink, now uint64) {
 	if r.table == nil {
 		return
+	}
+	if !r.table.ends {
+		now -= min(now, endsLate)
 	}
 	r.table.expire(now, func(t bpf.Tuple, entered, expires uint64) {
 		r.ended(sink, bpf.Header{TimeNs: expires}, &t, event.EndExpired, entered)

@@ -165,7 +165,7 @@ func TestPAWSBehindNAT(t *testing.T) {
 	w.matrix(probe.SYNRefused)
 	var wg sync.WaitGroup
 	for _, n := range nets {
-		wg.Go(func() { n.run(t, 120) })
+		wg.Go(func() { n.run(t, few(120, 80)) })
 	}
 	wg.Wait()
 	l := w.stop()

@@ -256,8 +256,8 @@ type PAWSReject struct {
 	Where    Where
 	Segment  Segment
 	TSval    uint32 // the segment's timestamp, in the peer's ticks
-	TSRecent uint32 // what the socket remembered
-	Delta    int32  // TSval - TSRecent mod 2^32, signed, in ticks; negative: older
+	TSRecent uint32 // what the socket remembered; 0: not known, left out of JSON
+	Delta    int32  // TSval - TSRecent mod 2^32, signed, in ticks; negative: older; 0 and left out when TSRecent is
 	AgeMS    uint32 // since TSRecent was taken, in ms; HasAge tells if known
 	HasAge   bool
 	Reply    Reply

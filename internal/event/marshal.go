@@ -124,10 +124,12 @@ func (p *PAWSReject) members(e *zerolog.Event, s *scratch) {
 	if p.Segment != SegmentUnknown {
 		e.Str("segment", p.Segment.String())
 	}
-	// A rejected segment is older than ts_recent by at least one tick, so all
-	// three are 0 only on the counter rung, which does not know them.
-	if p.TSval != 0 || p.TSRecent != 0 || p.Delta != 0 {
+	// tcp_paws_check() lets everything pass a ts_recent of 0, so in a reject
+	// that is one which the rung does not know.
+	if p.TSRecent != 0 {
 		e.Uint32("tsval", p.TSval).Uint32("ts_recent", p.TSRecent).Int32("delta", p.Delta)
+	} else if p.TSval != 0 {
+		e.Uint32("tsval", p.TSval)
 	}
 	if p.HasAge {
 		e.Uint32("age_ms", p.AgeMS)

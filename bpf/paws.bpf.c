@@ -47,15 +47,14 @@ static __always_inline enum tws_reply tws_predict_reply(const struct net *net,
 /*
  * tws_reply_sent - the same after the fact
  *
- * The kernel has noted the jiffy in which it sent an ACK. A reject in the same
- * jiffy as an ACK that we have already seen was rate limited.
+ * The kernel notes the jiffy in which it sends an ACK. If that is the one noted
+ * at the reject before, no ACK was sent this time.
  */
 static __always_inline enum tws_reply tws_reply_sent(const void *sk,
 						     __u32 last_oow,
 						     enum tws_segment kind,
 						     bool has_data)
 {
-	__u32 now = bpf_jiffies64();
 	__u64 key = (__u64)sk;
 	__u32 *known;
 
@@ -64,7 +63,7 @@ static __always_inline enum tws_reply tws_reply_sent(const void *sk,
 	if (kind != TWS_SEGMENT_SYN && (has_data || kind == TWS_SEGMENT_FIN))
 		return TWS_REPLY_ACK;
 	known = bpf_map_lookup_elem(&tws_oow_acks, &key);
-	if (now - last_oow > 1 || (known && *known == last_oow))
+	if (known && *known == last_oow)
 		return TWS_REPLY_RATE_LIMITED;
 	bpf_map_update_elem(&tws_oow_acks, &key, &last_oow, BPF_ANY);
 	return TWS_REPLY_ACK;

@@ -173,7 +173,7 @@ func describePAWSReject() description {
 func describeLoss() description {
 	return plain[Loss](KindLoss, "something is missing from the log", []member{
 		timeMember(func(l *Loss) *Header { return &l.Header }),
-		str("hop", "where it was lost: ring, sample, recursion, decode, owner, rate, write, encode", func(l *Loss) *string { return &l.Hop }),
+		str("hop", "where it was lost: unseen, recursion, ring, sample, decode, owner, rate, write, encode", func(l *Loss) *string { return &l.Hop }),
 		count("count", "how many, since the loss event before of the same hop and kind", func(l *Loss) *uint64 { return &l.Count }),
 	}, opt(
 		str("of", "the kind of event that is missing; left out when several are", func(l *Loss) *string { return &l.Of }),

@@ -50,7 +50,7 @@ type SysctlChange struct {
 // was lost. A hole in the log is an event in the log.
 type Loss struct {
 	Header
-	Hop   string // where: ring, sample, recursion, decode, owner, rate, write
+	Hop   string // where: unseen, recursion, ring, sample, decode, owner, rate, write
 	Of    string // the event kind that is missing, or "" when several are
 	Count uint64 // since the loss event before of the same Hop and Of
 	Why   string // one sentence with the remedy

@@ -127,6 +127,17 @@ func (a *Account) reconcile(netns uint32, b *book) []event.Reconciliation {
 	return list
 }
 
+// MissingTimeWaits sums up by how many sockets the kernel's TW is ahead.
+func (a *Account) MissingTimeWaits() uint64 {
+	var sum uint64
+	for netns, b := range a.books {
+		if d := a.reconcileTimeWait(netns, b).Difference; d > 0 {
+			sum += uint64(d)
+		}
+	}
+	return sum
+}
+
 // reconcileTimeWait compares the births of TIME_WAIT sockets. Kernels from
 // 5.18 count them in __inet_twsk_schedule(): in TW, or in TWKilled those that
 // are kept for 4 s or less. Older ones count in the same two when the timer

@@ -99,6 +99,17 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+func TestMissingTimeWaits(t *testing.T) {
+	a := observe.NewAccount(observe.Coverage{TimeWait: true, Counting: kernel.TWCountedAtCreation})
+	for netns, saw := range map[uint32]uint64{1: 7, 2: 10, 3: 11} {
+		a.Open(netns, counters(0, 0, 0), seen(0, 0), false)
+		a.Update(netns, counters(10, 0, 0), seen(saw, 0))
+	}
+	if got := a.MissingTimeWaits(); got != 3 {
+		t.Errorf("%d missing, want 3: those of namespace 1, and none for the one too many in 3", got)
+	}
+}
+
 func TestUnseenTellsGrowthOnce(t *testing.T) {
 	a := observe.NewAccount(observe.Coverage{})
 	told := map[uint32]int64{}

@@ -163,20 +163,22 @@ func isMissing(err error) bool {
 }
 
 // recursionMisses sums up how often a program was not run because it was
-// already running on that CPU, for the program named and for the others but
-// its twin. Kernels before 5.12 do not count it.
-func (l *loader) recursionMisses(program, twin string) (named, others uint64) {
+// already running on that CPU, for the program named, its twin and the others.
+// Kernels before 5.12 do not count it.
+func (l *loader) recursionMisses(program, twin string) (named, twins, others uint64) {
 	for _, p := range l.attached {
 		stats, err := p.Stats()
 		switch {
-		case err != nil || p.name == twin:
+		case err != nil:
+		case p.name == twin:
+			twins += stats.RecursionMisses
 		case p.name == program:
 			named += stats.RecursionMisses
 		default:
 			others += stats.RecursionMisses
 		}
 	}
-	return named, others
+	return named, twins, others
 }
 
 // Close detaches and unloads everything.

@@ -78,6 +78,7 @@ type session struct {
 	account *observe.Account
 	hosts   *namespaces
 	told    losses
+	missing uint64 // TIME_WAIT sockets that no program has seen
 	counter counterRung
 	shedder probe.Shedder
 	start   atomic.Pointer[event.Start]

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twscope/twscope/internal/bpf"
 	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/kernel"
 	"github.com/twscope/twscope/internal/observe"
 	"github.com/twscope/twscope/internal/probe"
 )
@@ -143,6 +144,7 @@ const (
 	whyRing      = "the ring buffer was full: twscope got too little CPU; enlarge it with --ring-size, or select less"
 	whySample    = "more happens than can be written, so some of it is left out of the log; counts stay exact; select less, or write to a faster disk"
 	whyDecode    = "a record of the kernel side was not understood: please report this"
+	whyUnseen    = "the kernel counted these sockets, but ran no program of twscope for them, as it does when they interrupt each other on a busy CPU"
 	whyRecursion = "the kernel left out runs of a program that was already running on the CPU"
 	whyOwner     = "the table of open sockets was full: these connections have no owner in the log"
 )
@@ -150,8 +152,9 @@ const (
 // kernelLosses sums up the losses before the event log.
 func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss {
 	all := map[source]loss{
-		{hop: "decode"}:    {s.reader.DecodeErrors, whyDecode},
-		{hop: "recursion"}: {s.probe.RecursionMisses(), whyRecursion},
+		{hop: "decode"}:                {s.reader.DecodeErrors, whyDecode},
+		{"unseen", event.KindTimeWait}: {s.unseen(), whyUnseen},
+		{hop: "recursion"}:             {s.leftOut(), whyRecursion},
 	}
 	add := func(at source, n uint64, why string) {
 		all[at] = loss{all[at].total + n, why}
@@ -166,6 +169,25 @@ func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss 
 		add(source{"ring", event.KindTWReuse}, t.Lost[bpf.KindConnected], whyRing)
 	}
 	return all
+}
+
+// unseen counts the TIME_WAIT sockets that the kernel has counted and no
+// program of ours has seen. The counters are read before our tallies, so what
+// happens in between does not count.
+func (s *session) unseen() uint64 {
+	if s.probe.BTF().TWCounting() == kernel.TWCountedAtCreation {
+		s.missing = max(s.missing, s.account.MissingTimeWaits())
+	}
+	return s.missing
+}
+
+// leftOut counts runs of our programs that the kernel left out, where nothing
+// better tells what was lost with them: most would have told nothing.
+func (s *session) leftOut() uint64 {
+	if s.probe.BTF().TWCounting() == kernel.TWCountedAtCreation {
+		return 0
+	}
+	return s.probe.RecursionMisses()
 }
 
 // writeLosses tells what has been lost since the last time.

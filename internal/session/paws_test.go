@@ -251,7 +251,9 @@ func (n *natted) checkChallenges(t *testing.T, l log) {
 			}
 		}
 	}
-	if got != want {
+	// An ACK that comes so late that the SYN repeated before it was accepted
+	// finds the client no longer in SYN_SENT: on an emulated CPU only.
+	if late := want - got; late < 0 || late > few(0, 1+want/10) {
 		t.Errorf("%d challenge_ack, the capture shows %d", got, want)
 	}
 }

@@ -51,12 +51,22 @@ func newSolo(t *testing.T, l *lab.Lab, name, addr string, want event.Reusable, s
 	must1[*lab.Serving](t)(s.Serve(srv))
 	s.target = netip.AddrPortFrom(netip.MustParseAddr(addr), srv.Port)
 	if srv.NeverAccept {
-		c := must1[*lab.Conn](t)(s.Connect(lab.Dial{}, s.target))
-		must(t, c.Close())
+		intoFinWait2(t, s.Host, must1[*lab.Conn](t)(s.Connect(lab.Dial{}, s.target)))
 	} else {
 		load(t, s.Host, closedBy(s.target, 1))
 	}
 	return s
+}
+
+// intoFinWait2 leaves a connection that the server does not close in substate
+// FIN_WAIT2. close(2) alone may leave a full socket, if the ACK of its FIN finds
+// it busy.
+func intoFinWait2(t *testing.T, h *lab.Host, c *lab.Conn) {
+	t.Helper()
+	must(t, c.CloseWrite())
+	eventuallyState(t, h, lab.FinWait2)
+	must(t, c.Close())
+	eventuallyTW(t, h, 1)
 }
 
 // list notes the TIME_WAIT socket as sock_diag shows it.

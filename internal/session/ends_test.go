@@ -167,7 +167,7 @@ func TestEnds(t *testing.T) {
 	}
 	reset.kill(t)
 	syn.acceptInPlace(t)
-	must(t, expired.from(t, 20000).Close())
+	intoFinWait2(t, expired.Host, expired.from(t, 20000))
 	w.eventually(func(l log) bool { return len(expired.ends(l)) == 1 }, "the timer to end")
 
 	events := w.stop()

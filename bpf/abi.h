@@ -120,14 +120,15 @@ struct tws_time_wait {
 	struct tws_header h;
 	struct tws_tuple tuple;
 	struct tws_owner owner;
-	__u64 connect_ns; /* when connect() was called; 0: not known */
 	__u32 ts_recent;
 	__u32 timeout_ms;
 	__u32 snd_nxt; /* a connect() that takes it over starts from here */
+	__u32 isn;     /* initial sequence number, if role is client */
 	enum tws_role role;
 	enum tws_substate substate;
 	__u8 timestamps;
-	__u8 pad[1];
+	__u8 bound; /* the port was taken at bind(), not at connect() */
+	__u8 pad[4];
 };
 
 struct tws_time_wait_end {
@@ -237,11 +238,13 @@ struct tws_census {
 /* what the kernel side knows about a socket that is not in TIME_WAIT */
 struct tws_sock {
 	struct tws_owner owner;
-	__u64 syn_ns;	/* when connect() was called; 0: before us */
-	__u32 attempts; /* SYNs of this connect() that were refused */
+	struct tws_tuple tuple; /* of a client; lport 0 unless it was bound */
+	__u64 syn_jiffies;	/* when connect() was called; 0: before us */
+	__u32 attempts;		/* SYNs of this connect() that were refused */
 	enum tws_role role;
 	__u8 challenged; /* a bare ACK came and the SYN was not repeated yet */
-	__u8 pad[2];
+	__u8 bound;	 /* the port was taken at bind(), not at connect() */
+	__u8 pad[1];
 };
 
 struct tws_listener_key {
@@ -266,12 +269,19 @@ struct tws_tally {
 	__u64 paws[8];	/* by enum tws_counter, before any filter */
 	__u64 overflow; /* TIME_WAIT not created */
 	__u64 no_owner; /* the table of sockets was full */
-	__u64 nested;	/* tws_set_state() was left out, its twin stood in */
+	__u64 repaired; /* TIME_WAIT that tws_set_state() was not run for */
+};
+
+/* Whose counts are at this place of tws_counts. */
+struct tws_netns_place {
+	__u32 netns;  /* 0: nobody's yet */
+	__u32 claims; /* how many want it: the one who makes it 1 has it */
 };
 
 /* User space's word to the kernel side while both run. */
-struct tws_detail {
-	__u32 shed_mask; /* emit one record in shed_mask + 1; 0: all */
+struct tws_orders {
+	__u64 boottime_offset; /* CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns */
+	__u32 shed_mask;       /* emit one record in shed_mask + 1; 0: all */
 	__u32 pad;
 };
 

@@ -72,12 +72,14 @@ SEC("iter/task_file")
 int tws_census_holders(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct tws_sock s = { .role = TWS_ROLE_UNKNOWN };
+	struct tws_sock_place place;
+	struct tws_owner owner;
 	struct file *file = ctx->file;
 	struct socket *socket;
 	struct sock *sk;
-	__u64 sk_key;
+	struct tws_sock *s;
 	__u8 state;
+	__u64 id;
 
 	if (!task || !file ||
 	    (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
@@ -91,13 +93,19 @@ int tws_census_holders(struct bpf_iter__task_file *ctx)
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (state == TCP_CLOSE || state == TCP_TIME_WAIT)
 		return 0;
-	if (!tws_any_owner(&s.owner, task))
+	if (!tws_any_owner(&owner, task))
 		return 0;
 	if (state == TCP_LISTEN) {
-		tws_census_listener(sk, &s.owner);
+		tws_census_listener(sk, &owner);
 		return 0;
 	}
-	sk_key = (__u64)sk;
-	bpf_map_update_elem(&tws_socks, &sk_key, &s, BPF_NOEXIST);
+	id = tws_sock_id(sk, false);
+	if (tws_sock_place(&place, id))
+		return 0;
+	s = tws_sock_begin(&place, id, sk, TWS_ROLE_UNKNOWN, false);
+	if (!s)
+		return 0;
+	s->owner = owner;
+	tws_sock_publish(&place, id);
 	return 0;
 }

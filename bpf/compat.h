@@ -6,6 +6,22 @@
 #include "../headers/kernel.h"
 
 /*
+ * tws_typed - let the verifier take an address for a pointer to a structure,
+ * whose members then are plain loads that may fault: @type * or NULL
+ *
+ * bpf_rdonly_cast() is there since 6.2 (a35b9af4ec2c "bpf: Add a kfunc for
+ * generic type cast") and costs nothing. NULL where it is not: probe-read.
+ */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define tws_typed(type, address)                                         \
+	((const type *)(bpf_rdonly_cast                                  \
+				? bpf_rdonly_cast(                       \
+					  (const void *)(address),       \
+					  bpf_core_type_id_kernel(type)) \
+				: NULL))
+
+/*
  * tws_ctx_arg - an argument of a tp_btf program as a plain number
  *
  * Where a tracepoint's pointer may be NULL, some verifiers refuse arithmetic

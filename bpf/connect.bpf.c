@@ -36,7 +36,8 @@ struct tws_abi {
 	struct tws_tally counts;
 	struct tws_prefix_key prefix_key;
 	struct tws_config config;
-	struct tws_detail detail;
+	struct tws_orders orders;
+	struct tws_netns_place netns_place;
 };
 
 const struct tws_abi *tws_abi_unused __attribute__((unused));
@@ -52,25 +53,28 @@ tws_connecting_slot(__u64 pid_tgid)
 /* CLOSE to SYN_SENT, inside connect(): before the port search. */
 static __always_inline void tws_on_connect(struct sock *sk)
 {
-	struct tws_sock s = {
-		.role = TWS_ROLE_CLIENT,
-		.syn_ns = bpf_ktime_get_boot_ns(),
-	};
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u64 id = tws_sock_id(sk, true);
 	struct tws_connecting *slot;
+	struct tws_sock_place place;
 	struct tws_tally *c;
-	__u64 key = (__u64)sk;
+	struct tws_sock *s;
 
-	tws_current_owner(&s.owner);
 	slot = tws_connecting_slot(pid_tgid);
 	if (slot) {
 		slot->pid_tgid = pid_tgid;
-		slot->sk = key;
+		slot->sk = (__u64)sk;
 	}
-	if (!bpf_map_update_elem(&tws_socks, &key, &s, BPF_ANY))
+	s = tws_sock_begin(&place, id, sk, TWS_ROLE_CLIENT, true);
+	if (!s) {
+		c = tws_get_counts(tws_netns(&sk->__sk_common, true));
+		tws_count(c, no_owner);
 		return;
-	c = tws_get_counts(tws_netns(&sk->__sk_common, true));
-	tws_count(c, no_owner);
+	}
+	tws_current_owner(&s->owner);
+	s->syn_jiffies = bpf_jiffies64();
+	s->bound = s->tuple.lport != 0;
+	tws_sock_publish(&place, id);
 }
 
 static __always_inline void tws_on_listen(struct sock *sk)
@@ -102,23 +106,47 @@ static __always_inline void tws_on_listen_end(struct sock *sk)
 		__sync_fetch_and_sub(&l->sockets, 1);
 }
 
+/* An accepted connection that needs an entry of its own. */
+static __always_inline void
+tws_add_server(struct sock *sk, const struct tws_owner *o, enum tws_role role)
+{
+	__u64 id = tws_sock_id(sk, true);
+	struct tws_sock_place place;
+	struct tws_sock *s;
+
+	s = tws_sock_begin(&place, id, sk, role, true);
+	if (!s)
+		return;
+	s->owner = *o;
+	tws_sock_publish(&place, id);
+}
+
+/*
+ * ESTABLISHED to FIN_WAIT1: this side closes first, so there may be a TIME_WAIT
+ * socket in the end, which tws_destroy_sock() looks for where there is an
+ * entry.
+ */
+static __always_inline void tws_on_close_first(struct sock *sk)
+{
+	const struct tws_owner nobody = {};
+
+	if (tws_cfg.timewait_on_state && !tws_sock_find(sk, true))
+		tws_add_server(sk, &nobody, TWS_ROLE_UNKNOWN);
+}
+
 /*
  * SYN_RECV to ESTABLISHED. The child of a SO_REUSEPORT listener carries the
  * owner of its very listener; keep it where every rung can read it.
  */
 static __always_inline void tws_on_accept(struct sock *sk)
 {
-	struct tws_sock s = { .role = TWS_ROLE_SERVER };
 	struct tws_owner *stored;
-	__u64 key = (__u64)sk;
 
 	if (tws_cfg.sk_storage &&
 	    BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport)) {
 		stored = bpf_sk_storage_get(&tws_reuseport, sk, NULL, 0);
-		if (stored) {
-			s.owner = *stored;
-			bpf_map_update_elem(&tws_socks, &key, &s, BPF_ANY);
-		}
+		if (stored)
+			tws_add_server(sk, stored, TWS_ROLE_SERVER);
 	}
 	if (tws_cfg.syn_on_state)
 		tws_syn_validated(sk);
@@ -127,7 +155,6 @@ static __always_inline void tws_on_accept(struct sock *sk)
 static __always_inline void tws_connect_failed(const struct sock *sk, int error,
 					       bool inferred)
 {
-	__u64 key = (__u64)sk;
 	struct tws_connect_fail *e;
 	struct tws_tally *c;
 	struct tws_owner owner;
@@ -136,7 +163,7 @@ static __always_inline void tws_connect_failed(const struct sock *sk, int error,
 	__u32 range;
 
 	tws_sock_tuple(&tuple, sk, NULL, false);
-	s = bpf_map_lookup_elem(&tws_socks, &key);
+	s = tws_sock_find(sk, false);
 	if (s)
 		owner = s->owner;
 	else
@@ -198,7 +225,6 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 	struct tws_tally *c;
 	struct tws_tuple tuple;
 	struct tws_reuse *e;
-	__u64 key = (__u64)sk;
 	struct tws_sock *s;
 
 	if (!TWS_READ(true, net, ipv4.sysctl_tcp_tw_reuse) &&
@@ -206,7 +232,7 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 		return;
 	if (!tws_recent_test(TWS_READ(true, sk, __sk_common.skc_hash)))
 		return;
-	s = bpf_map_lookup_elem(&tws_socks, &key);
+	s = tws_sock_find(sk, true);
 	if (!s)
 		return;
 	tws_sock_tuple(&tuple, sk, tp, true);
@@ -218,7 +244,7 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 		return;
 	e->tuple = tuple;
 	e->owner = s->owner;
-	e->connect_ns = s->syn_ns;
+	e->connect_ns = tws_connect_ns(e->h.time_ns, s);
 	e->isn = TWS_TCP(tp, sk, snd_una) - acked;
 	tws_submit(e, sizeof(*e));
 }
@@ -226,7 +252,6 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 {
 	int error = TWS_READ(true, sk, sk_err);
-	__u64 key = (__u64)sk;
 
 	switch (oldstate) {
 	case TCP_LISTEN:
@@ -247,13 +272,15 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 			tws_timewait_on_close(sk, tws_tcp_sock(sk, true));
 		break;
 	}
-	/* looking is cheaper than deleting what is not there, which locks */
-	if (bpf_map_lookup_elem(&tws_socks, &key))
-		bpf_map_delete_elem(&tws_socks, &key);
+	tws_sock_forget(sk);
 }
 
-static __always_inline void tws_state_changed(struct sock *sk, int oldstate,
-					      int newstate)
+/*
+ * Half of the changes tell nothing, and this runs ten times for a connection
+ * over loopback.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	switch (newstate) {
 	case TCP_SYN_SENT:
@@ -272,91 +299,56 @@ static __always_inline void tws_state_changed(struct sock *sk, int oldstate,
 		else if (oldstate == TCP_SYN_SENT && tws_cfg.reuse_on_state)
 			tws_left_syn_sent(sk, tws_tcp_sock(sk, true), 1);
 		break;
+	case TCP_FIN_WAIT1:
+		if (tws_is_tcp(sk, true))
+			tws_on_close_first(sk);
+		break;
 	case TCP_CLOSE:
 		if (tws_is_tcp(sk, true))
 			tws_on_close(sk, oldstate);
 		break;
 	}
-}
-
-/*
- * Half of the changes tell nothing: they are left out first, since a loopback
- * connection brings ten changes, each to two programs.
- */
-static __always_inline bool tws_tells(int newstate)
-{
-	return newstate == TCP_SYN_SENT || newstate == TCP_ESTABLISHED ||
-	       newstate == TCP_CLOSE || newstate == TCP_LISTEN;
-}
-
-/*
- * Where tws_set_state() notes a change, by ports and state, so that of what
- * may happen before the twin has looked, hardly anything has the same place.
- */
-static __always_inline struct tws_change *tws_change_slot(const struct sock *sk,
-							  int newstate)
-{
-	const struct inet_sock *inet = (const void *)sk;
-	__u32 sport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	__u32 dport = bpf_ntohs(TWS_READ(true, sk, __sk_common.skc_dport));
-	__u32 slot = (sport + 7 * dport + 1021 * newstate) % TWS_CHANGES;
-
-	return bpf_map_lookup_elem(&tws_changes, &slot);
-}
-
-static __always_inline __u64 tws_states(int oldstate, int newstate)
-{
-	return (__u64)oldstate << 32 | (__u32)newstate;
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
-{
-	struct tws_change *change;
-
-	if (!tws_tells(newstate))
-		return 0;
-	change = tws_change_slot(sk, newstate);
-	if (change) {
-		change->sk = (__u64)sk;
-		change->states = tws_states(oldstate, newstate);
-	}
-	tws_state_changed(sk, oldstate, newstate);
 	return 0;
 }
 
 /*
- * Attached behind tws_set_state(), for what that leaves out.
- *
- * The kernel does not run a program that already runs on the CPU (05b24ff9b2cf,
- * 6.1), and another socket's state may change inside it: in a softirq, or on
- * kernels that preempt tracepoints in another task. At full speed on one CPU
- * that is 3 in 1,000 TIME_WAIT sockets. What both programs leave out is
- * counted as lost.
- *
- * A change is taken for seen when tws_set_state() has noted it. A note that
- * stays, because this program was interrupted in turn, is taken for another
- * change only if that has the same socket and states.
+ * A TIME_WAIT socket that tws_set_state() was not run for. It was the socket's
+ * own if their sequence numbers are the same; the 4-tuple may have been used
+ * again since.
  */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tws_set_state_nested, struct sock *sk, int oldstate, int newstate)
+static __always_inline void tws_close_missed(const struct sock *sk,
+					     const struct tcp_sock *tp)
 {
-	struct tws_change *change;
+	struct inet_timewait_sock *tw;
+	struct tws_tuple tuple;
 	struct tws_tally *c;
 
-	if (!tws_tells(newstate))
+	tws_sock_tuple(&tuple, sk, tp, true);
+	tw = tws_find_timewait(sk, &tuple);
+	if (!tw || BPF_CORE_READ((struct sock_common *)tw, skc_tw_snd_nxt) !=
+			   TWS_TCP(tp, sk, snd_nxt))
+		return;
+	tws_timewait_found(sk, tp, tw, &tuple);
+	c = tws_get_counts(tuple.netns);
+	tws_count(c, repaired);
+}
+
+/*
+ * The end of every socket, right behind its change to CLOSE when its process
+ * has closed it already. An entry that is still there tells that
+ * tws_set_state() was not run for that change: the kernel does not run a
+ * program that already runs on the CPU (05b24ff9b2cf, 6.1), and a softirq may
+ * change another socket's state in the middle of it. At full speed that is up
+ * to 3 in 1,000.
+ */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(tws_destroy_sock, struct sock *sk)
+{
+	if (!tws_sock_find(sk, true))
 		return 0;
-	change = tws_change_slot(sk, newstate);
-	if (!change)
-		return 0;
-	if (change->sk == (__u64)sk &&
-	    change->states == tws_states(oldstate, newstate)) {
-		change->sk = 0;
-		return 0;
-	}
-	c = tws_get_counts(tws_netns(&sk->__sk_common, true));
-	tws_count(c, nested);
-	tws_state_changed(sk, oldstate, newstate);
+	if (tws_cfg.timewait_on_state)
+		tws_close_missed(sk, tws_tcp_sock(sk, true));
+	tws_sock_forget(sk);
 	return 0;
 }
 

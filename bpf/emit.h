@@ -11,21 +11,48 @@
 #include "maps.h"
 #include "owner.h"
 
-static const struct tws_tally tws_no_counts;
+/*
+ * tws_netns_claim - a place for a namespace that is new
+ *
+ * Two CPUs that want the same place at the same instant both see a number above
+ * one and look on. So a namespace may get two places, which user space adds up.
+ */
+static __always_inline __u32 tws_netns_claim(__u32 netns)
+{
+	struct tws_netns_place *p;
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < TWS_NETNS_TRIES; i++) {
+		__u32 place = (netns + i) % TWS_NETNS_PLACES;
+		volatile __u32 *claims;
+
+		p = bpf_map_lookup_elem(&tws_places, &place);
+		if (!p || !place)
+			continue;
+		if (p->netns == netns)
+			return place;
+		claims = &p->claims;
+		if (*claims)
+			continue;
+		__sync_fetch_and_add(&p->claims, 1);
+		if (*claims == 1) {
+			p->netns = netns;
+			return place;
+		}
+		__sync_fetch_and_add(&p->claims, -1);
+	}
+	return 0;
+}
 
 static __always_inline struct tws_tally *tws_get_counts(__u32 netns)
 {
-	struct tws_tally *c;
-	__u32 other = 0;
+	__u32 place = netns % TWS_NETNS_PLACES;
+	struct tws_netns_place *p = bpf_map_lookup_elem(&tws_places, &place);
 
-	c = bpf_map_lookup_elem(&tws_counts, &netns);
-	if (c)
-		return c;
-	bpf_map_update_elem(&tws_counts, &netns, &tws_no_counts, BPF_NOEXIST);
-	c = bpf_map_lookup_elem(&tws_counts, &netns);
-	if (c)
-		return c;
-	return bpf_map_lookup_elem(&tws_counts, &other);
+	if (!p || p->netns != netns)
+		place = tws_netns_claim(netns);
+	return bpf_map_lookup_elem(&tws_counts, &place);
 }
 
 /*
@@ -70,7 +97,7 @@ static __always_inline bool tws_tuple_matches(const struct tws_tuple *t)
  */
 static __always_inline bool tws_shed(struct tws_tally *c, enum tws_kind kind)
 {
-	struct tws_detail *control;
+	struct tws_orders *control;
 	__u32 zero = 0;
 
 	if (kind == TWS_KIND_PAWS_REJECT || kind == TWS_KIND_SYN_REFUSED ||
@@ -120,13 +147,22 @@ static __always_inline void tws_submit(void *record, __u32 size)
 	bpf_ringbuf_submit(record, flags);
 }
 
-#define tws_reserve(c, kind_, type)                                        \
+static __always_inline __u64 tws_jiffies_to_ns(__u64 jiffies)
+{
+	return jiffies * 1000000000 / tws_cfg.hz;
+}
+
+#define tws_reserve(c, kind_, type) \
+	tws_reserve_at(c, kind_, type, bpf_ktime_get_boot_ns())
+
+/* @time: only computed when there is room */
+#define tws_reserve_at(c, kind_, type, time)                               \
 	({                                                                 \
 		type *record_ =                                            \
 			bpf_ringbuf_reserve(&tws_events, sizeof(type), 0); \
 		if (record_) {                                             \
 			__builtin_memset(record_, 0, sizeof(type));        \
-			record_->h.time_ns = bpf_ktime_get_boot_ns();      \
+			record_->h.time_ns = (time);                       \
 			record_->h.kind = kind_;                           \
 		} else {                                                   \
 			tws_count(c, lost[kind_]);                         \

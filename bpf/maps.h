@@ -20,18 +20,6 @@ struct {
 } tws_events SEC(".maps");
 
 /*
- * Sockets that connect() opened and that are not closed yet, by their address.
- * An entry is deleted when the socket is closed, so the size bounds concurrent
- * outgoing connections, not connections.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
-	__type(key, __u64);
-	__type(value, struct tws_sock);
-} tws_socks SEC(".maps");
-
-/*
  * Who listens where. Entries outlive their listener, because its children may
  * enter TIME_WAIT after it was closed; LRU bounds them.
  */
@@ -53,10 +41,24 @@ struct {
 	__type(value, struct tws_owner);
 } tws_reuseport SEC(".maps");
 
-/* Exact counts by network namespace; key 0 takes what finds no place. */
+/*
+ * Exact counts by network namespace. tws_places tells which place in tws_counts
+ * is whose; place 0 takes what finds none. Two arrays, because a look-up in a
+ * hash map costs as much as all the counting.
+ */
+#define TWS_NETNS_PLACES 1024
+#define TWS_NETNS_TRIES 8
+
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TWS_NETNS_PLACES);
+	__type(key, __u32);
+	__type(value, struct tws_netns_place);
+} tws_places SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TWS_NETNS_PLACES);
 	__type(key, __u32);
 	__type(value, struct tws_tally);
 } tws_counts SEC(".maps");
@@ -79,21 +81,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tws_connecting);
 } tws_connecting SEC(".maps");
-
-/* A change of a socket's state that only tws_set_state() has seen yet. */
-struct tws_change {
-	__u64 sk;
-	__u64 states;
-};
-
-#define TWS_CHANGES 4096
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TWS_CHANGES);
-	__type(key, __u32);
-	__type(value, struct tws_change);
-} tws_changes SEC(".maps");
 
 /* What one CPU must remember between two hooks of the same kernel call. */
 struct tws_scratch {
@@ -119,7 +106,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct tws_detail);
+	__type(value, struct tws_orders);
 } tws_control SEC(".maps");
 
 /* One byte for a hash of a 4-tuple, see tws_recent_test(). */

@@ -10,6 +10,7 @@
 #include "compat.h"
 #include "config.h"
 #include "maps.h"
+#include "socks.h"
 #include "tuple.h"
 
 static __always_inline bool tws_cgroup_matches(struct task_struct *task)
@@ -50,6 +51,33 @@ static __always_inline bool tws_filters_owner(void)
 	       tws_cfg.cgroup_count;
 }
 
+/* Of eight characters those in front of a NUL. */
+static __always_inline __u64 tws_until_nul(__u64 chars)
+{
+	__u64 nul = (chars - 0x0101010101010101ull) & ~chars &
+		    0x8080808080808080ull;
+
+	return nul ? chars & (((nul & -nul) >> 7) - 1) : chars;
+}
+
+/*
+ * The name of a task, filled up with NULs: it is a key of tws_filter_comm, and
+ * up to 6.1 the kernel leaves the end of an older name behind it.
+ */
+static __always_inline void tws_task_comm(char comm[TWS_COMM_LEN],
+					  const struct task_struct *task)
+{
+	__u64 *word = (__u64 *)comm;
+	__u64 at = (__u64)&task->comm;
+
+	_Static_assert(TWS_COMM_LEN == 2 * sizeof(*word), "two words");
+	word[0] = tws_until_nul(tws_peek_word(at));
+	if (word[0] >> 56)
+		word[1] = tws_until_nul(tws_peek_word(at + sizeof(*word)));
+	else
+		word[1] = 0;
+}
+
 /*
  * tws_task_owner - the process of a task, named by its leader
  *
@@ -61,23 +89,29 @@ static __always_inline bool
 tws_task_owner(struct tws_owner *o, struct task_struct *task, const bool btf)
 {
 	struct task_struct *leader;
+	struct kernfs_node *kn;
+	struct cgroup *cgrp;
+	struct css_set *css;
 
 	__builtin_memset(o, 0, sizeof(*o));
 	if (TWS_READ(btf, task, flags) & PF_KTHREAD)
 		return false;
 	o->pid = TWS_READ(btf, task, tgid);
 	leader = TWS_READ(btf, task, group_leader);
-	bpf_probe_read_kernel_str(&o->comm, sizeof(o->comm), &leader->comm);
+	tws_task_comm(o->comm, leader);
+	css = TWS_READ(btf, task, cgroups);
+	cgrp = TWS_READ(btf, css, dfl_cgrp);
+	kn = TWS_READ(btf, cgrp, kn);
+	o->cgroup = TWS_READ(btf, kn, id);
 	return true;
 }
 
-/* The same for a task of any kind, with its cgroup. */
+/* The same for a task of any kind. */
 static __always_inline bool tws_any_owner(struct tws_owner *o,
 					  struct task_struct *task)
 {
 	if (!tws_task_owner(o, task, false))
 		return false;
-	o->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	o->match = tws_owner_matches(task, o);
 	return true;
 }
@@ -98,7 +132,6 @@ static __always_inline bool tws_current_owner(struct tws_owner *o)
 	}
 	if (!known)
 		return false;
-	o->cgroup = bpf_get_current_cgroup_id();
 	o->match = tws_owner_matches(task, o);
 	return true;
 }
@@ -132,6 +165,9 @@ static __always_inline enum tws_role tws_socket_owner(struct tws_owner *o,
 {
 	struct tws_listener *l;
 
+	/* whose end was missed has left its entry to a later socket */
+	if (s && s->tuple.rport != t->rport)
+		s = NULL;
 	if (s && s->role != TWS_ROLE_UNKNOWN) {
 		*o = s->owner;
 		return s->role;

@@ -254,7 +254,6 @@ static __always_inline void tws_validate_incoming(const struct sock *sk,
 	struct tws_reject r = {};
 	struct tws_owner owner;
 	struct tws_tuple tuple;
-	__u64 key = (__u64)sk;
 	bool has_data, pure;
 
 	if (!stamp || !tws_read_segment(&segment, skb) ||
@@ -288,7 +287,7 @@ static __always_inline void tws_validate_incoming(const struct sock *sk,
 	}
 	tws_reject_stamp(&r, stamp);
 	tws_sock_tuple(&tuple, sk, NULL, false);
-	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
+	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
 	tws_paws_emit(&tuple, &owner, &r);
 }
 
@@ -357,7 +356,6 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 {
 	const struct tcp_sock *tp = (const void *)sk;
 	bool has_data = tws_has_data(skb, segment);
-	__u64 key = (__u64)sk;
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 
@@ -376,7 +374,7 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 	}
 	tws_reject_stamp(r, BPF_CORE_READ(tp, rx_opt.ts_recent_stamp));
 	tws_sock_tuple(&tuple, sk, NULL, false);
-	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
+	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
 	tws_paws_emit(&tuple, &owner, r);
 }
 

@@ -106,12 +106,11 @@ tws_paws_syn_sent(const struct sock *sk, const struct sk_buff *skb,
 		.counter = TWS_COUNTER_PAWS_ACTIVE,
 		.reason = tws_cfg.reason_paws,
 	};
-	__u64 key = (__u64)sk;
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 
 	tws_sock_tuple(&tuple, sk, NULL, false);
-	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
+	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
 	tws_paws_emit(&tuple, &owner, &r);
 }
 

@@ -98,7 +98,6 @@ int tws_send_reset(__u64 *ctx)
 	struct sk_buff *skb = (void *)tws_ctx_arg(ctx, 1);
 	const struct tcp_sock *tp = (const void *)sk;
 	struct tws_segment_info segment;
-	__u64 key = (__u64)sk;
 	struct tws_sock *s;
 	__u32 una;
 
@@ -115,7 +114,7 @@ int tws_send_reset(__u64 *ctx)
 		return 0;
 	}
 	tws_syn_refused(sk, TWS_SIGNATURE_CHALLENGE_ACK);
-	s = bpf_map_lookup_elem(&tws_socks, &key);
+	s = tws_sock_find(sk, false);
 	if (s)
 		s->challenged = 1;
 	return 0;
@@ -125,13 +124,12 @@ int tws_send_reset(__u64 *ctx)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tws_retransmit, struct sock *sk)
 {
-	__u64 key = (__u64)sk;
 	struct tws_sock *s;
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
 	    !tws_is_tcp(sk, false))
 		return 0;
-	s = bpf_map_lookup_elem(&tws_socks, &key);
+	s = tws_sock_find(sk, false);
 	if (s && s->challenged)
 		s->challenged = 0;
 	else

@@ -47,14 +47,13 @@ static __always_inline void tws_syn_arrived(const struct sock *listener,
 static __always_inline void tws_syn_validated(const struct sock *child)
 {
 	const struct tcp_sock *tp = (const void *)child;
-	__u64 key = (__u64)child;
 	struct tws_tally *c;
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 	struct tws_syn *e;
 
 	tws_sock_tuple(&tuple, child, NULL, false);
-	tws_socket_owner(&owner, bpf_map_lookup_elem(&tws_socks, &key), &tuple);
+	tws_socket_owner(&owner, tws_sock_find(child, false), &tuple);
 	c = tws_get_counts(tuple.netns);
 	if (!tws_want(c, TWS_KIND_SYN, &tuple, &owner))
 		return;
@@ -73,8 +72,6 @@ static __always_inline void tws_syn_validated(const struct sock *child)
 static __always_inline void tws_syn_refused(const struct sock *sk,
 					    enum tws_signature signature)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 key = (__u64)sk;
 	struct tws_syn_refused *e;
 	struct tws_tally *c;
 	struct tws_owner owner;
@@ -83,7 +80,7 @@ static __always_inline void tws_syn_refused(const struct sock *sk,
 	__u32 attempts;
 
 	tws_sock_tuple(&tuple, sk, NULL, false);
-	s = bpf_map_lookup_elem(&tws_socks, &key);
+	s = tws_sock_find(sk, false);
 	tws_socket_owner(&owner, s, &tuple);
 	if (s)
 		attempts = ++s->attempts; /* under the socket's lock */
@@ -100,16 +97,16 @@ static __always_inline void tws_syn_refused(const struct sock *sk,
 	e->owner = owner;
 	e->signature = signature;
 	e->attempts = attempts;
-	if (s && s->syn_ns && now > s->syn_ns)
-		e->delay_ns = now - s->syn_ns;
+	if (s && s->syn_jiffies)
+		e->delay_ns =
+			tws_jiffies_to_ns(bpf_jiffies64() - s->syn_jiffies);
 	tws_submit(e, sizeof(*e));
 }
 
 /* The last SYN of a connect() that timed out. */
 static __always_inline void tws_syn_unanswered(const struct sock *sk)
 {
-	__u64 key = (__u64)sk;
-	struct tws_sock *s = bpf_map_lookup_elem(&tws_socks, &key);
+	struct tws_sock *s = tws_sock_find(sk, false);
 
 	if (!s || !s->challenged)
 		tws_syn_refused(sk, TWS_SIGNATURE_SILENCE);

@@ -29,7 +29,8 @@ static __always_inline void tws_sock_enters(const struct sock *sk, int state,
 	struct tws_tuple tuple;
 
 	tws_sock_tuple(&tuple, sk, tp, btf);
-	tws_timewait_enter(sk, tp, &tuple, tws_substate_of(state), timeout_ms);
+	tws_timewait_enter(sk, tp, &tuple, tws_substate_of(state), timeout_ms,
+			   btf);
 }
 
 /*
@@ -168,7 +169,7 @@ tws_taken_by_connect(const struct inet_timewait_sock *tw)
 	new.lport = old.lport;
 	if (!tws_same_tuple(&old, &new))
 		return NULL;
-	return bpf_map_lookup_elem(&tws_socks, &c->sk);
+	return tws_sock_find(sk, false);
 }
 
 static __always_inline void tws_reused(const struct inet_timewait_sock *tw,
@@ -187,7 +188,7 @@ static __always_inline void tws_reused(const struct inet_timewait_sock *tw,
 		return;
 	e->tuple = tuple;
 	e->owner = s->owner;
-	e->connect_ns = s->syn_ns;
+	e->connect_ns = tws_connect_ns(e->h.time_ns, s);
 	e->age_ms = tws_tw_age_ms(tw);
 	tws_submit(e, sizeof(*e));
 }

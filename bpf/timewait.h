@@ -8,7 +8,8 @@
 static __always_inline enum tws_substate
 tws_tw_substate(const struct inet_timewait_sock *tw)
 {
-	return BPF_CORE_READ(tw, tw_substate) == TCP_FIN_WAIT2
+	return TWS_PEEK(struct inet_timewait_sock, tw, tw_substate) ==
+			       TCP_FIN_WAIT2
 		       ? TWS_SUBSTATE_FIN_WAIT2
 		       : TWS_SUBSTATE_TIME_WAIT;
 }
@@ -27,6 +28,34 @@ tws_tw_remaining_ms(const struct inet_timewait_sock *tw)
 	return left > 0 ? tws_jiffies_to_ms(left) : 0;
 }
 
+/* When connect() was called, to a jiffy, given now. 0: not known. */
+static __always_inline __u64 tws_connect_ns(__u64 now, const struct tws_sock *s)
+{
+	if (!s->syn_jiffies)
+		return 0;
+	return now - tws_jiffies_to_ns(bpf_jiffies64() - s->syn_jiffies);
+}
+
+/*
+ * tws_enter_ns - the time at which a socket enters TIME_WAIT
+ *
+ * A segment of the peer brings it there, and the kernel has read the clock for
+ * that segment; reading it again would cost as much as all else here. The
+ * substate FIN_WAIT2 may also come from close().
+ */
+static __always_inline __u64 tws_enter_ns(const struct sock *sk,
+					  const struct tcp_sock *tp,
+					  enum tws_substate substate)
+{
+	struct tws_orders *control;
+	__u32 zero = 0;
+
+	control = bpf_map_lookup_elem(&tws_control, &zero);
+	if (!control || substate != TWS_SUBSTATE_TIME_WAIT)
+		return bpf_ktime_get_boot_ns();
+	return TWS_TCP(tp, sk, tcp_mstamp) * 1000 + control->boottime_offset;
+}
+
 /*
  * tws_timewait_enter - emit one time_wait record
  *
@@ -38,21 +67,20 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 					       const struct tcp_sock *tp,
 					       const struct tws_tuple *tuple,
 					       enum tws_substate substate,
-					       __u32 timeout_ms)
+					       __u32 timeout_ms, const bool btf)
 {
-	__u64 key = (__u64)sk;
+	const struct tws_sock *s = tws_sock_find(sk, btf);
 	struct tws_time_wait *e;
 	struct tws_tally *c;
 	struct tws_owner owner;
-	struct tws_sock *s;
 	enum tws_role role;
 
-	s = bpf_map_lookup_elem(&tws_socks, &key);
 	role = tws_socket_owner(&owner, s, tuple);
 	c = tws_get_counts(tuple->netns);
 	if (!tws_want(c, TWS_KIND_TIME_WAIT, tuple, &owner))
 		return;
-	e = tws_reserve(c, TWS_KIND_TIME_WAIT, struct tws_time_wait);
+	e = tws_reserve_at(c, TWS_KIND_TIME_WAIT, struct tws_time_wait,
+			   tws_enter_ns(sk, tp, substate));
 	if (!e)
 		return;
 	e->tuple = *tuple;
@@ -61,49 +89,18 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 	e->substate = substate;
 	e->timeout_ms = substate == TWS_SUBSTATE_TIME_WAIT ? TCP_TIMEWAIT_LEN_MS
 							   : timeout_ms;
-	e->connect_ns = s ? s->syn_ns : 0;
+	e->bound = s && s->bound;
 	/* tcp_time_wait() hands both on to the TIME_WAIT socket; a stamp is
 	 * there exactly when timestamps were negotiated
 	 */
 	e->timestamps = TWS_TCP(tp, sk, rx_opt.ts_recent_stamp) != 0;
 	e->ts_recent = TWS_TCP(tp, sk, rx_opt.ts_recent);
 	e->snd_nxt = TWS_TCP(tp, sk, snd_nxt);
+	e->isn = TWS_TCP(tp, sk, snd_una) - (__u32)TWS_TCP(tp, sk, bytes_acked);
 	tws_submit(e, sizeof(*e));
 }
 
 #define TWS_EHASH_CHAIN_MAX 32
-
-/* The part of a sock_common that tells a socket, and its state. */
-struct tws_identity {
-	__u32 hash;
-	__be16 dport;
-	__u16 num;
-	__u16 family;
-	__u8 state;
-	__u8 pad;
-};
-
-/*
- * One read where the members lie side by side, as in every kernel so far, else
- * one each.
- */
-static __always_inline void tws_read_identity(struct tws_identity *id,
-					      const struct sock_common *skc)
-{
-	__u32 at = bpf_core_field_offset(skc->skc_hash);
-
-	if (bpf_core_field_offset(skc->skc_dport) == at + 4 &&
-	    bpf_core_field_offset(skc->skc_num) == at + 6 &&
-	    bpf_core_field_offset(skc->skc_family) == at + 8 &&
-	    bpf_core_field_offset(skc->skc_state) == at + 10) {
-		bpf_probe_read_kernel(id, sizeof(*id), (void *)skc + at);
-		return;
-	}
-	id->hash = BPF_CORE_READ(skc, skc_hash);
-	id->dport = BPF_CORE_READ(skc, skc_dport);
-	id->num = BPF_CORE_READ(skc, skc_num);
-	id->state = BPF_CORE_READ(skc, skc_state);
-}
 
 /*
  * tws_find_timewait - the TIME_WAIT socket that has just replaced @sk
@@ -119,32 +116,36 @@ tws_find_timewait(const struct sock *sk, const struct tws_tuple *tuple)
 	const struct inet_hashinfo *hashinfo = tws_hashinfo(sk);
 	__u32 hash = TWS_READ(true, sk, __sk_common.skc_hash);
 	__be16 dport = bpf_htons(tuple->rport);
-	struct tws_identity id = {};
-	struct inet_ehash_bucket *bucket;
-	struct hlist_nulls_node *node;
+	__u64 node;
 	__u32 i;
 
 	if (!hashinfo)
 		return NULL;
 	/* probe-read: no arithmetic is allowed on a pointer with a type */
-	bucket = (void *)BPF_CORE_READ(hashinfo, ehash) +
-		 (__u64)(hash & TWS_READ(true, hashinfo, ehash_mask)) *
-			 bpf_core_type_size(struct inet_ehash_bucket);
-	node = BPF_CORE_READ(bucket, chain.first);
+	node = tws_peek_word((__u64)&hashinfo->ehash) +
+	       (__u64)(hash & TWS_READ(true, hashinfo, ehash_mask)) *
+		       bpf_core_type_size(struct inet_ehash_bucket);
+	node = tws_peek_word(
+		node + bpf_core_field_offset(struct inet_ehash_bucket, chain));
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TWS_EHASH_CHAIN_MAX; i++) {
-		struct sock_common *skc;
+		__u64 skc;
 
 		/* the end of a nulls list is an odd number */
-		if (!node || (__u64)node & 1)
+		if (!node || node & 1)
 			return NULL;
-		skc = (void *)node -
+		skc = node -
 		      bpf_core_field_offset(struct sock_common, skc_nulls_node);
-		tws_read_identity(&id, skc);
-		if (id.hash == hash && id.state == TCP_TIME_WAIT &&
-		    id.num == tuple->lport && id.dport == dport)
+		if (TWS_PEEK(struct sock_common, skc, skc_hash) == hash &&
+		    TWS_PEEK(struct sock_common, skc, skc_num) ==
+			    tuple->lport &&
+		    TWS_PEEK(struct sock_common, skc, skc_dport) == dport &&
+		    TWS_PEEK(struct sock_common, skc, skc_state) ==
+			    TCP_TIME_WAIT)
 			return (void *)skc;
-		node = BPF_CORE_READ(node, next);
+		node = tws_peek_word(
+			node +
+			bpf_core_field_offset(struct hlist_nulls_node, next));
 	}
 	return NULL;
 }
@@ -183,6 +184,22 @@ static __always_inline bool tws_recent_test(__u32 hash)
 	return slot && (__u8)(now - *slot) <= units;
 }
 
+static __always_inline void
+tws_timewait_found(const struct sock *sk, const struct tcp_sock *tp,
+		   const struct inet_timewait_sock *tw,
+		   const struct tws_tuple *tuple)
+{
+	enum tws_substate substate = tws_tw_substate(tw);
+
+	if (tws_cfg.reuse_on_state)
+		tws_recent_mark(TWS_READ(true, sk, __sk_common.skc_hash));
+	tws_timewait_enter(sk, tp, tuple, substate,
+			   substate == TWS_SUBSTATE_FIN_WAIT2
+				   ? tws_tw_remaining_ms(tw)
+				   : 0,
+			   true);
+}
+
 /*
  * tws_timewait_on_close - FIN_WAIT2 or CLOSING to CLOSE without an error
  *
@@ -194,20 +211,12 @@ static __always_inline void tws_timewait_on_close(const struct sock *sk,
 						  const struct tcp_sock *tp)
 {
 	struct inet_timewait_sock *tw;
-	enum tws_substate substate;
 	struct tws_tuple tuple;
 
 	tws_sock_tuple(&tuple, sk, tp, true);
 	tw = tws_find_timewait(sk, &tuple);
-	if (!tw)
-		return;
-	if (tws_cfg.reuse_on_state)
-		tws_recent_mark(TWS_READ(true, sk, __sk_common.skc_hash));
-	substate = tws_tw_substate(tw);
-	tws_timewait_enter(sk, tp, &tuple, substate,
-			   substate == TWS_SUBSTATE_FIN_WAIT2
-				   ? tws_tw_remaining_ms(tw)
-				   : 0);
+	if (tw)
+		tws_timewait_found(sk, tp, tw, &tuple);
 }
 
 #endif

@@ -4,7 +4,7 @@
 #define TWSCOPE_TUPLE_H
 
 #include "abi.h"
-#include "../headers/kernel.h"
+#include "compat.h"
 
 static __always_inline void tws_map_ipv4(__u8 addr[16], __be32 ipv4)
 {
@@ -27,6 +27,38 @@ static __always_inline void tws_map_ipv4(__u8 addr[16], __be32 ipv4)
 	((btf) ? (p)->member : BPF_CORE_READ(p, member))
 
 /*
+ * TWS_PEEK - a member of what lies at an address
+ *
+ * A plain load where the verifier lets us say what it is, else a probe-read,
+ * 25 ns.
+ */
+#define TWS_PEEK(type, address, member)                              \
+	({                                                           \
+		const type *p_ = tws_typed(type, address);           \
+		p_ ? p_->member                                      \
+		   : BPF_CORE_READ((const type *)(address), member); \
+	})
+
+/*
+ * tws_peek_word - a pointer that lies at an address, as a number
+ *
+ * Calculating with it is allowed then. Any structure will do that begins with
+ * 64 bits that are no pointer.
+ */
+static __always_inline __u64 tws_peek_word(__u64 address)
+{
+	const struct timespec64 *word = tws_typed(struct timespec64, address);
+	__u64 value = 0;
+
+	if (word)
+		return word->tv_sec;
+	bpf_probe_read_kernel(&value, sizeof(value), (const void *)address);
+	/* or the compiler shares one load between both branches */
+	asm volatile("" : "+r"(value));
+	return value;
+}
+
+/*
  * tws_tcp_sock - @sk as a structure that the verifier knows to the end
  *
  * NULL where it does not: before 5.9, or without BTF. TWS_TCP() then
@@ -35,10 +67,13 @@ static __always_inline void tws_map_ipv4(__u8 addr[16], __be32 ipv4)
 static __always_inline const struct tcp_sock *
 tws_tcp_sock(const struct sock *sk, const bool btf)
 {
-	if (btf && bpf_core_enum_value_exists(enum bpf_func_id,
-					      BPF_FUNC_skc_to_tcp_sock))
-		return (const void *)bpf_skc_to_tcp_sock((void *)sk);
-	return NULL;
+	const struct tcp_sock *tp = tws_typed(struct tcp_sock, sk);
+
+	if (!tp && btf &&
+	    bpf_core_enum_value_exists(enum bpf_func_id,
+				       BPF_FUNC_skc_to_tcp_sock))
+		tp = (const void *)bpf_skc_to_tcp_sock((void *)sk);
+	return tp;
 }
 
 #define TWS_TCP(tp, sk, member) \

@@ -15,6 +15,11 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), \
 			     apply_to = record)
 
+/* include/linux/time64.h */
+struct timespec64 {
+	__s64 tv_sec;
+};
+
 /* include/linux/types.h, include/linux/list_nulls.h */
 struct hlist_nulls_node {
 	struct hlist_nulls_node *next;
@@ -116,6 +121,7 @@ struct sock_common {
 	union {
 		__u32 skc_tw_snd_nxt;
 	};
+	unsigned long skc_flags; /* bits by enum sock_flags */
 };
 
 struct sock {
@@ -123,6 +129,10 @@ struct sock {
 	int sk_err;
 	__u16 sk_protocol;
 	unsigned int sk_userlocks : 4;
+};
+
+enum sock_flags {
+	SOCK_DEAD,
 };
 
 /* include/net/inet_sock.h */
@@ -160,6 +170,8 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 packets_out;
 	__u32 rcv_nxt;
+	__u64 bytes_acked;
+	__u64 tcp_mstamp; /* of the segment in hand, CLOCK_MONOTONIC, us */
 	__u32 snd_wl1;
 	__u32 snd_wnd;
 	__u32 last_oow_ack_time; /* in jiffies */

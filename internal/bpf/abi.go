@@ -10,14 +10,15 @@ import "github.com/cilium/ebpf"
 type (
 	Census      = connectTwsCensus
 	Config      = connectTwsConfig
-	Detail      = connectTwsDetail
 	ConnectFail = connectTwsConnectFail
+	Orders      = connectTwsOrders
 	Counter     = connectTwsCounter
 	End         = connectTwsEnd
 	Header      = connectTwsHeader
 	Kind        = connectTwsKind
 	Listener    = connectTwsListener
 	ListenerKey = connectTwsListenerKey
+	NetnsPlace  = connectTwsNetnsPlace
 	Owner       = connectTwsOwner
 	PawsReject  = connectTwsPawsReject
 	PrefixKey   = connectTwsPrefixKey

@@ -16,7 +16,6 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	censusMapTwsChanges         = "tws_changes"
 	censusMapTwsConnecting      = "tws_connecting"
 	censusMapTwsControl         = "tws_control"
 	censusMapTwsCounts          = "tws_counts"
@@ -28,9 +27,11 @@ const (
 	censusMapTwsFilterSrc       = "tws_filter_src"
 	censusMapTwsListeners       = "tws_listeners"
 	censusMapTwsOowAcks         = "tws_oow_acks"
+	censusMapTwsPlaces          = "tws_places"
 	censusMapTwsRecent          = "tws_recent"
 	censusMapTwsReuseport       = "tws_reuseport"
 	censusMapTwsScratch         = "tws_scratch"
+	censusMapTwsSockSets        = "tws_sock_sets"
 	censusMapTwsSocks           = "tws_socks"
 	censusProgTwsCensusHolders  = "tws_census_holders"
 	censusProgTwsCensusTimewait = "tws_census_timewait"
@@ -87,7 +88,6 @@ type censusProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type censusMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -99,9 +99,11 @@ type censusMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 }
 
@@ -132,7 +134,6 @@ func (o *censusObjects) Close() error {
 //
 // It can be passed to loadCensusObjects or ebpf.CollectionSpec.LoadAndAssign.
 type censusMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -144,15 +145,16 @@ type censusMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 }
 
 func (m *censusMaps) Close() error {
 	return _CensusClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -164,9 +166,11 @@ func (m *censusMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 	)
 }

@@ -84,12 +84,6 @@ const (
 	connectTwsCounterTWS_COUNTER_TSECR_REJECTED connectTwsCounter = 5
 )
 
-type connectTwsDetail struct {
-	_        structs.HostLayout
-	ShedMask uint32
-	Pad      uint32
-}
-
 type connectTwsEnd uint8
 
 const (
@@ -135,6 +129,19 @@ type connectTwsListenerKey struct {
 	Netns uint32
 	Port  uint16
 	Pad   uint16
+}
+
+type connectTwsNetnsPlace struct {
+	_      structs.HostLayout
+	Netns  uint32
+	Claims uint32
+}
+
+type connectTwsOrders struct {
+	_              structs.HostLayout
+	BoottimeOffset uint64
+	ShedMask       uint32
+	Pad            uint32
 }
 
 type connectTwsOwner struct {
@@ -219,11 +226,13 @@ const (
 type connectTwsSock struct {
 	_          structs.HostLayout
 	Owner      connectTwsOwner
-	SynNs      uint64
+	Tuple      connectTwsTuple
+	SynJiffies uint64
 	Attempts   uint32
 	Role       connectTwsRole
 	Challenged uint8
-	Pad        [2]uint8
+	Bound      uint8
+	Pad        [1]uint8
 }
 
 type connectTwsSubstate uint8
@@ -267,7 +276,7 @@ type connectTwsTally struct {
 	Paws     [8]uint64
 	Overflow uint64
 	NoOwner  uint64
-	Nested   uint64
+	Repaired uint64
 }
 
 type connectTwsTcpopt struct {
@@ -292,14 +301,15 @@ type connectTwsTimeWait struct {
 	H          connectTwsHeader
 	Tuple      connectTwsTuple
 	Owner      connectTwsOwner
-	ConnectNs  uint64
 	TsRecent   uint32
 	TimeoutMs  uint32
 	SndNxt     uint32
+	Isn        uint32
 	Role       connectTwsRole
 	Substate   connectTwsSubstate
 	Timestamps uint8
-	Pad        [1]uint8
+	Bound      uint8
+	Pad        [4]uint8
 }
 
 type connectTwsTimeWaitEnd struct {
@@ -335,7 +345,6 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	connectMapTwsChanges            = "tws_changes"
 	connectMapTwsConnecting         = "tws_connecting"
 	connectMapTwsControl            = "tws_control"
 	connectMapTwsCounts             = "tws_counts"
@@ -347,10 +356,13 @@ const (
 	connectMapTwsFilterSrc          = "tws_filter_src"
 	connectMapTwsListeners          = "tws_listeners"
 	connectMapTwsOowAcks            = "tws_oow_acks"
+	connectMapTwsPlaces             = "tws_places"
 	connectMapTwsRecent             = "tws_recent"
 	connectMapTwsReuseport          = "tws_reuseport"
 	connectMapTwsScratch            = "tws_scratch"
+	connectMapTwsSockSets           = "tws_sock_sets"
 	connectMapTwsSocks              = "tws_socks"
+	connectProgTwsDestroySock       = "tws_destroy_sock"
 	connectProgTwsExit              = "tws_exit"
 	connectProgTwsFexitHashConnect  = "tws_fexit_hash_connect"
 	connectProgTwsFexitHashConnect6 = "tws_fexit_hash_connect6"
@@ -358,7 +370,6 @@ const (
 	connectProgTwsKretHashConnect   = "tws_kret_hash_connect"
 	connectProgTwsKretHashConnect6  = "tws_kret_hash_connect6"
 	connectProgTwsSetState          = "tws_set_state"
-	connectProgTwsSetStateNested    = "tws_set_state_nested"
 	connectVarTwsAbiUnused          = "tws_abi_unused"
 	connectVarTwsCfg                = "tws_cfg"
 )
@@ -405,6 +416,7 @@ type connectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectProgramSpecs struct {
+	TwsDestroySock       *ebpf.ProgramSpec `ebpf:"tws_destroy_sock"`
 	TwsExit              *ebpf.ProgramSpec `ebpf:"tws_exit"`
 	TwsFexitHashConnect  *ebpf.ProgramSpec `ebpf:"tws_fexit_hash_connect"`
 	TwsFexitHashConnect6 *ebpf.ProgramSpec `ebpf:"tws_fexit_hash_connect6"`
@@ -412,14 +424,12 @@ type connectProgramSpecs struct {
 	TwsKretHashConnect   *ebpf.ProgramSpec `ebpf:"tws_kret_hash_connect"`
 	TwsKretHashConnect6  *ebpf.ProgramSpec `ebpf:"tws_kret_hash_connect6"`
 	TwsSetState          *ebpf.ProgramSpec `ebpf:"tws_set_state"`
-	TwsSetStateNested    *ebpf.ProgramSpec `ebpf:"tws_set_state_nested"`
 }
 
 // connectMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -431,9 +441,11 @@ type connectMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 }
 
@@ -465,7 +477,6 @@ func (o *connectObjects) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -477,15 +488,16 @@ type connectMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 }
 
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -497,9 +509,11 @@ func (m *connectMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 	)
 }
@@ -516,6 +530,7 @@ type connectVariables struct {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectPrograms struct {
+	TwsDestroySock       *ebpf.Program `ebpf:"tws_destroy_sock"`
 	TwsExit              *ebpf.Program `ebpf:"tws_exit"`
 	TwsFexitHashConnect  *ebpf.Program `ebpf:"tws_fexit_hash_connect"`
 	TwsFexitHashConnect6 *ebpf.Program `ebpf:"tws_fexit_hash_connect6"`
@@ -523,11 +538,11 @@ type connectPrograms struct {
 	TwsKretHashConnect   *ebpf.Program `ebpf:"tws_kret_hash_connect"`
 	TwsKretHashConnect6  *ebpf.Program `ebpf:"tws_kret_hash_connect6"`
 	TwsSetState          *ebpf.Program `ebpf:"tws_set_state"`
-	TwsSetStateNested    *ebpf.Program `ebpf:"tws_set_state_nested"`
 }
 
 func (p *connectPrograms) Close() error {
 	return _ConnectClose(
+		p.TwsDestroySock,
 		p.TwsExit,
 		p.TwsFexitHashConnect,
 		p.TwsFexitHashConnect6,
@@ -535,7 +550,6 @@ func (p *connectPrograms) Close() error {
 		p.TwsKretHashConnect,
 		p.TwsKretHashConnect6,
 		p.TwsSetState,
-		p.TwsSetStateNested,
 	)
 }
 

@@ -20,7 +20,8 @@ import (
 var contract = map[string]reflect.Type{
 	"tws_census":        reflect.TypeFor[Census](),
 	"tws_config":        reflect.TypeFor[Config](),
-	"tws_detail":        reflect.TypeFor[Detail](),
+	"tws_orders":        reflect.TypeFor[Orders](),
+	"tws_netns_place":   reflect.TypeFor[NetnsPlace](),
 	"tws_connect_fail":  reflect.TypeFor[ConnectFail](),
 	"tws_header":        reflect.TypeFor[Header](),
 	"tws_listener":      reflect.TypeFor[Listener](),

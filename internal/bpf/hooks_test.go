@@ -43,6 +43,7 @@ var tracepointHooks = map[string]hook{
 	"kfree_skb":           {[]string{"sk_buff"}, false},
 	"tcp_send_reset":      {[]string{"sock", "sk_buff"}, false},
 	"tcp_retransmit_skb":  {[]string{"sock"}, false},
+	"tcp_destroy_sock":    {[]string{"sock"}, false},
 	"sched_process_fork":  {[]string{"task_struct", "task_struct"}, false},
 	"sched_process_exit":  {[]string{"task_struct"}, false},
 }

@@ -16,7 +16,6 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	pawsMapTwsChanges          = "tws_changes"
 	pawsMapTwsConnecting       = "tws_connecting"
 	pawsMapTwsControl          = "tws_control"
 	pawsMapTwsCounts           = "tws_counts"
@@ -28,9 +27,11 @@ const (
 	pawsMapTwsFilterSrc        = "tws_filter_src"
 	pawsMapTwsListeners        = "tws_listeners"
 	pawsMapTwsOowAcks          = "tws_oow_acks"
+	pawsMapTwsPlaces           = "tws_places"
 	pawsMapTwsRecent           = "tws_recent"
 	pawsMapTwsReuseport        = "tws_reuseport"
 	pawsMapTwsScratch          = "tws_scratch"
+	pawsMapTwsSockSets         = "tws_sock_sets"
 	pawsMapTwsSocks            = "tws_socks"
 	pawsProgTwsFentryCheckReq  = "tws_fentry_check_req"
 	pawsProgTwsFentryTwProcess = "tws_fentry_tw_process"
@@ -97,7 +98,6 @@ type pawsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pawsMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -109,9 +109,11 @@ type pawsMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 }
 
@@ -142,7 +144,6 @@ func (o *pawsObjects) Close() error {
 //
 // It can be passed to loadPawsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pawsMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -154,15 +155,16 @@ type pawsMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 }
 
 func (m *pawsMaps) Close() error {
 	return _PawsClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -174,9 +176,11 @@ func (m *pawsMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 	)
 }

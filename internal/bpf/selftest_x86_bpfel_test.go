@@ -63,7 +63,6 @@ type selftestTwsTcpoptCase struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	selftestMapTwsChanges      = "tws_changes"
 	selftestMapTwsConnecting   = "tws_connecting"
 	selftestMapTwsControl      = "tws_control"
 	selftestMapTwsCounts       = "tws_counts"
@@ -75,9 +74,11 @@ const (
 	selftestMapTwsFilterSrc    = "tws_filter_src"
 	selftestMapTwsListeners    = "tws_listeners"
 	selftestMapTwsOowAcks      = "tws_oow_acks"
+	selftestMapTwsPlaces       = "tws_places"
 	selftestMapTwsRecent       = "tws_recent"
 	selftestMapTwsReuseport    = "tws_reuseport"
 	selftestMapTwsScratch      = "tws_scratch"
+	selftestMapTwsSockSets     = "tws_sock_sets"
 	selftestMapTwsSocks        = "tws_socks"
 	selftestMapTwsTestBuffer   = "tws_test_buffer"
 	selftestProgTwsTestJiffies = "tws_test_jiffies"
@@ -139,7 +140,6 @@ type selftestProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -151,9 +151,11 @@ type selftestMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 	TwsTestBuffer  *ebpf.MapSpec `ebpf:"tws_test_buffer"`
 }
@@ -185,7 +187,6 @@ func (o *selftestObjects) Close() error {
 //
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -197,16 +198,17 @@ type selftestMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 	TwsTestBuffer  *ebpf.Map `ebpf:"tws_test_buffer"`
 }
 
 func (m *selftestMaps) Close() error {
 	return _SelftestClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -218,9 +220,11 @@ func (m *selftestMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 		m.TwsTestBuffer,
 	)

@@ -16,7 +16,6 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	synMapTwsChanges         = "tws_changes"
 	synMapTwsConnecting      = "tws_connecting"
 	synMapTwsControl         = "tws_control"
 	synMapTwsCounts          = "tws_counts"
@@ -28,9 +27,11 @@ const (
 	synMapTwsFilterSrc       = "tws_filter_src"
 	synMapTwsListeners       = "tws_listeners"
 	synMapTwsOowAcks         = "tws_oow_acks"
+	synMapTwsPlaces          = "tws_places"
 	synMapTwsRecent          = "tws_recent"
 	synMapTwsReuseport       = "tws_reuseport"
 	synMapTwsScratch         = "tws_scratch"
+	synMapTwsSockSets        = "tws_sock_sets"
 	synMapTwsSocks           = "tws_socks"
 	synProgTwsFentryConn4    = "tws_fentry_conn4"
 	synProgTwsFentryConn6    = "tws_fentry_conn6"
@@ -103,7 +104,6 @@ type synProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type synMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -115,9 +115,11 @@ type synMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 }
 
@@ -148,7 +150,6 @@ func (o *synObjects) Close() error {
 //
 // It can be passed to loadSynObjects or ebpf.CollectionSpec.LoadAndAssign.
 type synMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -160,15 +161,16 @@ type synMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 }
 
 func (m *synMaps) Close() error {
 	return _SynClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -180,9 +182,11 @@ func (m *synMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 	)
 }

@@ -16,7 +16,6 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	timewaitMapTwsChanges           = "tws_changes"
 	timewaitMapTwsConnecting        = "tws_connecting"
 	timewaitMapTwsControl           = "tws_control"
 	timewaitMapTwsCounts            = "tws_counts"
@@ -28,9 +27,11 @@ const (
 	timewaitMapTwsFilterSrc         = "tws_filter_src"
 	timewaitMapTwsListeners         = "tws_listeners"
 	timewaitMapTwsOowAcks           = "tws_oow_acks"
+	timewaitMapTwsPlaces            = "tws_places"
 	timewaitMapTwsRecent            = "tws_recent"
 	timewaitMapTwsReuseport         = "tws_reuseport"
 	timewaitMapTwsScratch           = "tws_scratch"
+	timewaitMapTwsSockSets          = "tws_sock_sets"
 	timewaitMapTwsSocks             = "tws_socks"
 	timewaitProgTwsFentryDeschedule = "tws_fentry_deschedule"
 	timewaitProgTwsFentryKill       = "tws_fentry_kill"
@@ -105,7 +106,6 @@ type timewaitProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type timewaitMapSpecs struct {
-	TwsChanges     *ebpf.MapSpec `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -117,9 +117,11 @@ type timewaitMapSpecs struct {
 	TwsFilterSrc   *ebpf.MapSpec `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.MapSpec `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.MapSpec `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.MapSpec `ebpf:"tws_places"`
 	TwsRecent      *ebpf.MapSpec `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.MapSpec `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
 }
 
@@ -150,7 +152,6 @@ func (o *timewaitObjects) Close() error {
 //
 // It can be passed to loadTimewaitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type timewaitMaps struct {
-	TwsChanges     *ebpf.Map `ebpf:"tws_changes"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -162,15 +163,16 @@ type timewaitMaps struct {
 	TwsFilterSrc   *ebpf.Map `ebpf:"tws_filter_src"`
 	TwsListeners   *ebpf.Map `ebpf:"tws_listeners"`
 	TwsOowAcks     *ebpf.Map `ebpf:"tws_oow_acks"`
+	TwsPlaces      *ebpf.Map `ebpf:"tws_places"`
 	TwsRecent      *ebpf.Map `ebpf:"tws_recent"`
 	TwsReuseport   *ebpf.Map `ebpf:"tws_reuseport"`
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
+	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
 }
 
 func (m *timewaitMaps) Close() error {
 	return _TimewaitClose(
-		m.TwsChanges,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -182,9 +184,11 @@ func (m *timewaitMaps) Close() error {
 		m.TwsFilterSrc,
 		m.TwsListeners,
 		m.TwsOowAcks,
+		m.TwsPlaces,
 		m.TwsRecent,
 		m.TwsReuseport,
 		m.TwsScratch,
+		m.TwsSockSets,
 		m.TwsSocks,
 	)
 }

@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,9 +44,28 @@ func wallOffset() int64 {
 	return offset
 }
 
-func bootNow() uint64 {
+func bootNow() uint64 { return now(unix.CLOCK_BOOTTIME) }
+
+func now(clock int32) uint64 {
 	var ts unix.Timespec
-	// cannot fail: the clock exists since 2.6.39
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	// cannot fail: both clocks exist since 2.6.39
+	_ = unix.ClockGettime(clock, &ts)
 	return uint64(ts.Nano())
+}
+
+// followSuspend tells the kernel side by how much CLOCK_BOOTTIME is ahead of
+// the clock by which TCP notes when a segment came: the time that the host was
+// suspended.
+func (p *Probe) followSuspend() error {
+	const noise = uint64(time.Millisecond)
+	boot := bootNow()
+	ahead := boot - min(boot, now(unix.CLOCK_MONOTONIC))
+	if p.control.BoottimeOffset != 0 && ahead-p.control.BoottimeOffset+noise <= 2*noise {
+		return nil
+	}
+	p.control.BoottimeOffset = ahead
+	if err := p.putControl(); err != nil {
+		return fmt.Errorf("tell the kernel side how long this host was suspended: %w", err)
+	}
+	return nil
 }

@@ -163,22 +163,17 @@ func isMissing(err error) bool {
 }
 
 // recursionMisses sums up how often a program was not run because it was
-// already running on that CPU, for the program named, its twin and the others.
-// Kernels before 5.12 do not count it.
-func (l *loader) recursionMisses(program, twin string) (named, twins, others uint64) {
+// already running on that CPU, for all but the one named. Kernels before 5.12
+// do not count it.
+func (l *loader) recursionMisses(except string) uint64 {
+	var sum uint64
 	for _, p := range l.attached {
 		stats, err := p.Stats()
-		switch {
-		case err != nil:
-		case p.name == twin:
-			twins += stats.RecursionMisses
-		case p.name == program:
-			named += stats.RecursionMisses
-		default:
-			others += stats.RecursionMisses
+		if err == nil && p.name != except {
+			sum += stats.RecursionMisses
 		}
 	}
-	return named, twins, others
+	return sum
 }
 
 // Close detaches and unloads everything.

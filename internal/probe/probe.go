@@ -76,9 +76,9 @@ type Probe struct {
 	loader   *loader
 	choices  []Choice
 	settings bpf.Config
+	control  bpf.Orders // as the kernel side has it
 	reader   *ringbuf.Reader
 	census   census
-	misses   uint64 // runs left out, as told last
 	attached uint64 // CLOCK_BOOTTIME, ns: from then on records tell of everything
 }
 
@@ -115,6 +115,9 @@ func (p *Probe) start() error {
 		return err
 	}
 	p.settings = p.baseSettings()
+	if err = p.followSuspend(); err != nil {
+		return err
+	}
 	if err = p.climb(); err != nil {
 		return err
 	}
@@ -242,8 +245,7 @@ func (p *Probe) attachShared() error {
 			}, Counter, pawsCounterLost)
 		}
 	}
-	// in this order: the second makes up for what the first leaves out
-	programs := []program{{name: "tws_set_state"}, {name: "tws_set_state_nested"}}
+	programs := []program{{name: "tws_set_state"}, {name: "tws_destroy_sock"}}
 	if s.FilterPid != 0 {
 		programs = append(programs, program{name: "tws_fork"}, program{name: "tws_exit"})
 	}

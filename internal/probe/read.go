@@ -100,6 +100,9 @@ func (r *Reader) Drain(sink Sink) error {
 }
 
 func (r *Reader) batch(sink Sink, deadline time.Time) error {
+	if err := r.probe.followSuspend(); err != nil {
+		return err
+	}
 	ring := r.probe.reader
 	ring.SetDeadline(deadline)
 	for range batchMax {
@@ -162,10 +165,14 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 // entered: a socket is in TIME_WAIT. If its 4-tuple was so already, that socket
 // has ended meanwhile in a way that this rung does not show.
 func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
-	now := rec.H.TimeNs
-	since, was := r.table.enter(&rec.Tuple, rec.SndNxt, now, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
-	if was {
-		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, since)
+	old := r.table.enter(&rec.Tuple, rec.SndNxt, rec.H.TimeNs, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+	switch {
+	case old.entered == 0:
+	case r.probe.settings.ReuseOnState != 0 && rec.Isn == old.sndNxt+reuseGap:
+		// the kernel side was not run when the connect() succeeded
+		r.reused(sink, rec.H, &rec.Tuple, &rec.Owner, old.entered, rec.H.TimeNs)
+	default:
+		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, old.entered)
 	}
 }
 
@@ -201,15 +208,20 @@ func (r *Reader) connected(sink Sink, rec *bpf.Reuse) {
 		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, entered)
 		return
 	}
-	r.Reused[rec.Tuple.Netns]++
+	r.reused(sink, rec.H, &rec.Tuple, &rec.Owner, entered, rec.ConnectNs)
+}
+
+// reused: a connect() took over a TIME_WAIT socket at an instant.
+func (r *Reader) reused(sink Sink, h bpf.Header, t *bpf.Tuple, o *bpf.Owner, entered, at uint64) {
+	r.Reused[t.Netns]++
 	d := r.decoder
 	d.twReuse = event.TWReuse{
-		Header: d.header(rec.H),
-		Socket: d.socket(&rec.Tuple, &rec.Owner),
-		AgeMS:  uint32((rec.ConnectNs - entered) / uint64(time.Millisecond)),
+		Header: d.header(h),
+		Socket: d.socket(t, o),
+		AgeMS:  uint32((at - entered) / uint64(time.Millisecond)),
 	}
 	sink.Put(&d.twReuse)
-	r.ended(sink, rec.H, &rec.Tuple, event.EndReused, entered)
+	r.ended(sink, h, t, event.EndReused, entered)
 }
 
 // ended tells of the end of a TIME_WAIT socket, if anybody wants to know.

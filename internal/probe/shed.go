@@ -5,8 +5,6 @@ package probe
 import (
 	"fmt"
 	"time"
-
-	"github.com/twscope/twscope/internal/bpf"
 )
 
 // Shedder decides how much detail to give up when more happens than can be
@@ -53,12 +51,14 @@ func (s *Shedder) Next(full float64, now time.Time) (oneIn uint32, changed bool)
 // Sample has the kernel side emit one record in oneIn, a power of two, of those
 // that may be left out.
 func (p *Probe) Sample(oneIn uint32) error {
-	err := p.loader.maps["tws_control"].Put(uint32(0), bpf.Detail{ShedMask: oneIn - 1})
-	if err != nil {
+	p.control.ShedMask = oneIn - 1
+	if err := p.putControl(); err != nil {
 		return fmt.Errorf("tell the kernel side to sample: %w", err)
 	}
 	return nil
 }
+
+func (p *Probe) putControl() error { return p.loader.maps["tws_control"].Put(uint32(0), p.control) }
 
 // Backlog returns how full the ring is, from 0 to 1.
 func (p *Probe) Backlog() float64 {

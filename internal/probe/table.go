@@ -66,9 +66,9 @@ func (t *table) hash(tuple *bpf.Tuple) uint32 {
 	return uint32(maphash.Comparable(t.seed, *tuple))
 }
 
-// enter adds a socket, or renews the entry of its predecessor and tells since
-// when that was there, if it was still alive.
-func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (since uint64, was bool) {
+// enter adds a socket. If its 4-tuple was in TIME_WAIT already, it returns that
+// entry; else one that is zero.
+func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (was tableEntry) {
 	if t.tail-t.head == uint64(len(t.entries)) {
 		t.makeRoom()
 	}
@@ -76,7 +76,9 @@ func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (sin
 	slot, known := t.search(tuple, h)
 	if known {
 		old := t.numbered(t.index[slot])
-		since, was = old.entered, old.expires > now
+		if old.expires > now {
+			was = *old
+		}
 		old.expires = 0
 	} else {
 		t.live++
@@ -89,7 +91,7 @@ func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (sin
 		t.pushEarly(early{expires, *tuple})
 	}
 	t.latest = max(t.latest, expires)
-	return since, was
+	return was
 }
 
 func (t *table) pushEarly(e early) {

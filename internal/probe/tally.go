@@ -23,27 +23,80 @@ type Tally struct {
 	PAWS     map[string]uint64   // rejects by MIB counter, before any filter
 	Overflow uint64              // TIME_WAIT sockets that were not created
 	NoOwner  uint64              // the table of sockets was full: no owner
-	Nested   uint64              // changes of a state inside the handling of another
+	Repaired uint64              // TIME_WAIT sockets that tws_set_state() was not run for
 }
 
 // Tallies returns the counts by the inode of the network namespace; 0 sums up
 // the namespaces that found no place of their own.
 func (p *Probe) Tallies() (map[uint32]*Tally, error) {
-	tallies := map[uint32]*Tally{}
-	var inode uint32
-	var perCPU []bpf.Tally
-	it := p.loader.maps["tws_counts"].Iterate()
-	for it.Next(&inode, &perCPU) {
-		t := &Tally{PAWS: map[string]uint64{}}
-		for i := range perCPU {
-			t.add(&perCPU[i])
-		}
-		tallies[inode] = t
+	places, err := p.places()
+	if err != nil {
+		return nil, err
 	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read the counts of the kernel side: %w", err)
+	tallies := map[uint32]*Tally{}
+	for i, place := range places {
+		// what finds no place is counted in the first
+		if place.Netns == 0 && i != 0 {
+			continue
+		}
+		t := tallies[place.Netns]
+		if t == nil {
+			t = &Tally{PAWS: map[string]uint64{}}
+		}
+		if err := p.addTally(t, uint32(i)); err != nil {
+			return nil, err
+		}
+		if place.Netns != 0 || t.any() {
+			tallies[place.Netns] = t
+		}
 	}
 	return tallies, nil
+}
+
+// Tally returns the counts of one network namespace.
+func (p *Probe) Tally(inode uint32) (*Tally, error) {
+	places, err := p.places()
+	if err != nil {
+		return nil, err
+	}
+	t := &Tally{PAWS: map[string]uint64{}}
+	for i, place := range places {
+		if place.Netns != inode {
+			continue
+		}
+		if err := p.addTally(t, uint32(i)); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// places tells whose counts are where.
+func (p *Probe) places() ([]bpf.NetnsPlace, error) {
+	m := p.loader.maps["tws_places"]
+	keys := make([]uint32, m.MaxEntries())
+	places := make([]bpf.NetnsPlace, len(keys))
+	var cursor ebpf.MapBatchCursor
+	n, err := m.BatchLookup(&cursor, keys, places, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read the counts of the kernel side: %w", err)
+	}
+	return places[:n], nil
+}
+
+func (p *Probe) addTally(t *Tally, place uint32) error {
+	var perCPU []bpf.Tally
+	if err := p.loader.maps["tws_counts"].Lookup(place, &perCPU); err != nil {
+		return fmt.Errorf("read the counts of the kernel side: %w", err)
+	}
+	for i := range perCPU {
+		t.add(&perCPU[i])
+	}
+	return nil
+}
+
+func (t *Tally) any() bool {
+	return t.All != [bpf.KindMax]uint64{} || t.Overflow != 0 || t.NoOwner != 0
 }
 
 func (t *Tally) add(c *bpf.Tally) {
@@ -60,42 +113,14 @@ func (t *Tally) add(c *bpf.Tally) {
 	}
 	t.Overflow += c.Overflow
 	t.NoOwner += c.NoOwner
-	t.Nested += c.Nested
+	t.Repaired += c.Repaired
 }
 
 // RecursionMisses counts program runs that the kernel left out because the
-// program was running on that CPU already, and that nothing made up for. It
-// never falls.
+// program was running on that CPU already, and that nothing makes good.
 func (p *Probe) RecursionMisses() uint64 {
-	// before the tallies, so that none is counted that is about to be made up for
-	left, twins, others := p.loader.recursionMisses("tws_set_state", "tws_set_state_nested")
-	tallies, err := p.Tallies()
-	if err != nil {
-		return p.misses
-	}
-	for _, t := range tallies {
-		left -= min(left, t.Nested)
-	}
-	// what the twin was run for, it has seen: half of it tells nothing
-	p.misses = max(p.misses, min(left, twins)+others)
-	return p.misses
-}
-
-// Tally returns the counts of one network namespace.
-func (p *Probe) Tally(inode uint32) (*Tally, error) {
-	t := &Tally{PAWS: map[string]uint64{}}
-	var perCPU []bpf.Tally
-	err := p.loader.maps["tws_counts"].Lookup(inode, &perCPU)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the counts of network namespace %d: %w", inode, err)
-	}
-	for i := range perCPU {
-		t.add(&perCPU[i])
-	}
-	return t, nil
+	// what tws_set_state() is not run for, tws_destroy_sock() finds
+	return p.loader.recursionMisses("tws_set_state")
 }
 
 // PAWSCounter is a MIB counter of PAWS rejects.

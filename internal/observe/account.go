@@ -46,18 +46,29 @@ func NewAccount(c Coverage) *Account {
 	return &Account{coverage: c, books: map[uint32]*book{}}
 }
 
-// Open begins a namespace's account with what its counters and ours are now.
-// A namespace that is younger than the run (found reports false for the first
-// scan) has both from zero, if that adds up.
-func (a *Account) Open(netns uint32, counters kernel.Counters, seen Seen, younger bool) {
-	b := &book{counters0: counters, counters: counters, seen0: seen, seen: seen}
-	if younger {
+// Open begins a namespace's account. Its counters were read between two looks
+// at what was seen, before and after. A namespace that is younger than the run
+// has all of them from zero, if that adds up: if the kernel has counted no
+// more sockets than were seen, and no less. Of any other, what was seen before
+// counts from then, so that no socket can seem to be missing.
+func (a *Account) Open(netns uint32, before Seen, counters kernel.Counters, after Seen, younger bool) {
+	b := &book{counters0: counters, counters: counters, seen0: before, seen: after}
+	if younger && a.adds(before, counters, after) {
 		b.counters0, b.seen0 = zero(counters), Seen{}
-		if a.reconcileTimeWait(netns, b).Difference != 0 && a.coverage.Counting == kernel.TWCountedAtCreation {
-			b.counters0, b.seen0, b.late = counters, seen, true
-		}
+	} else if younger {
+		b.late = true
 	}
 	a.books[netns] = b
+}
+
+// adds reports whether everything since a namespace began was seen.
+func (a *Account) adds(before Seen, counters kernel.Counters, after Seen) bool {
+	if a.coverage.Counting != kernel.TWCountedAtCreation {
+		return true
+	}
+	grown, _ := counters.Delta(zero(counters), "TW")
+	killed, _ := counters.Delta(zero(counters), "TWKilled")
+	return int64(before.TimeWait) <= grown+killed && grown+killed <= int64(after.TimeWait)
 }
 
 func zero(c kernel.Counters) kernel.Counters {

@@ -79,7 +79,7 @@ func TestReconcile(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			a := observe.NewAccount(test.coverage)
-			a.Open(1, test.from, test.s0, test.younger)
+			a.Open(1, test.s0, test.from, test.s0, test.younger)
 			a.Update(1, test.to, test.s1)
 			if test.gone {
 				a.Gone(1)
@@ -102,7 +102,7 @@ func TestReconcile(t *testing.T) {
 func TestMissingTimeWaits(t *testing.T) {
 	a := observe.NewAccount(observe.Coverage{TimeWait: true, Counting: kernel.TWCountedAtCreation})
 	for netns, saw := range map[uint32]uint64{1: 7, 2: 10, 3: 11} {
-		a.Open(netns, counters(0, 0, 0), seen(0, 0), false)
+		a.Open(netns, seen(0, 0), counters(0, 0, 0), seen(0, 0), false)
 		a.Update(netns, counters(10, 0, 0), seen(saw, 0))
 	}
 	if got := a.MissingTimeWaits(); got != 3 {
@@ -113,7 +113,7 @@ func TestMissingTimeWaits(t *testing.T) {
 func TestUnseenTellsGrowthOnce(t *testing.T) {
 	a := observe.NewAccount(observe.Coverage{})
 	told := map[uint32]int64{}
-	a.Open(1, counters(0, 0, 10), seen(0, 0), false)
+	a.Open(1, seen(0, 0), counters(0, 0, 10), seen(0, 0), false)
 	a.Update(1, counters(0, 0, 15), seen(0, 2))
 	if got := a.Unseen("PAWSEstab", told); got[1] != 3 {
 		t.Errorf("unseen %v, want 3: five counted, two seen", got)
@@ -127,5 +127,32 @@ func TestUnseenTellsGrowthOnce(t *testing.T) {
 	}
 	if got := a.Unseen("TSEcrRejected", told); len(got) != 0 {
 		t.Errorf("a counter that the kernel lacks: %v", got)
+	}
+}
+
+// A namespace may be found while it is busy: what happens between the looks
+// must not seem to be missing.
+func TestOpenUnderLoad(t *testing.T) {
+	tests := []struct {
+		name          string
+		before, after uint64
+		kernel        uint64
+		want          event.Reconciliation
+	}{
+		{"from zero", 90, 110, 100, event.Reconciliation{Kernel: 1000, TWScope: 1000}},
+		{"older than the run", 90, 110, 300, event.Reconciliation{Kernel: 700, TWScope: 910, Difference: -210}},
+		{"not all was counted by the kernel", 90, 110, 80, event.Reconciliation{Kernel: 920, TWScope: 910, Difference: 10}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := observe.NewAccount(observe.Coverage{TimeWait: true, Counting: kernel.TWCountedAtCreation})
+			a.Open(1, seen(test.before, 0), counters(test.kernel, 0, 0), seen(test.after, 0), true)
+			a.Update(1, counters(1000, 0, 0), seen(1000, 0))
+			got := a.Reconcile()[0]
+			test.want.NetNS, test.want.Counter, test.want.Why = 1, "TW", got.Why
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

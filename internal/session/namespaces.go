@@ -14,6 +14,7 @@ import (
 
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/kernel"
+	"github.com/twscope/twscope/internal/observe"
 	"github.com/twscope/twscope/internal/probe"
 )
 
@@ -38,6 +39,7 @@ type namespace struct {
 type look struct {
 	namespace kernel.Namespace
 	sysctls   map[string]string
+	seen      observe.Seen // by the kernel side, just before counters
 	counters  kernel.Counters
 	snapshot  probe.Snapshot
 	err       error
@@ -74,6 +76,9 @@ func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
 		var err error
 		// what cannot be read is not known, which is no reason not to go on
 		l.sysctls, _ = kernel.ReadSysctls(n.root)
+		if l.seen, err = n.session.kernelSeen(ns.Inode); err != nil {
+			return err
+		}
 		if l.counters, err = kernel.ReadCounters(n.root, "proc/thread-self/net"); err != nil {
 			return err
 		}
@@ -102,7 +107,7 @@ func (n *namespaces) add(l look, younger bool) {
 	n.known[inode] = &namespace{
 		Namespace: l.namespace, sysctls: l.sysctls, census: l.snapshot.Summary(inode),
 	}
-	s.account.Open(inode, l.counters, s.seen(inode), younger)
+	s.account.Open(inode, l.seen, l.counters, s.seen(inode), younger)
 }
 
 func (n *namespaces) complain(l look) {

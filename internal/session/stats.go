@@ -35,18 +35,28 @@ func (s *session) coverage() observe.Coverage {
 	return c
 }
 
-// seen sums up what the kernel side has counted in a namespace.
-func (s *session) seen(inode uint32) observe.Seen {
-	seen := observe.Seen{PAWS: map[string]uint64{}, Reused: s.reader.Reused[inode]}
+// kernelSeen is what the kernel side has counted in a namespace. Any goroutine
+// may call it.
+func (s *session) kernelSeen(inode uint32) (observe.Seen, error) {
 	t, err := s.probe.Tally(inode)
 	if err != nil {
-		s.log.Error().Err(err).Msg("read the counts of the kernel side")
-		return seen
+		return observe.Seen{}, err
 	}
-	seen.TimeWait = t.All[bpf.KindTimeWait]
-	seen.Reused += t.All[bpf.KindTWReuse]
-	seen.Overflow = t.Overflow
-	seen.PAWS = t.PAWS
+	return observe.Seen{
+		TimeWait: t.All[bpf.KindTimeWait],
+		Reused:   t.All[bpf.KindTWReuse],
+		Overflow: t.Overflow,
+		PAWS:     t.PAWS,
+	}, nil
+}
+
+// seen adds what the reader has counted.
+func (s *session) seen(inode uint32) observe.Seen {
+	seen, err := s.kernelSeen(inode)
+	if err != nil {
+		s.log.Error().Err(err).Msg("read the counts of the kernel side")
+	}
+	seen.Reused += s.reader.Reused[inode]
 	return seen
 }
 

@@ -42,6 +42,12 @@ func TestDecodeErrors(t *testing.T) {
 		{"errno without E", `{` + stamp + `,"event":"connect_fail","errno":"99"}`, `"99" is no errno name`},
 		{"delta too great", `{` + stamp + `,"event":"paws_reject","delta":2147483648}`, `"delta": 2147483648 is not a whole number`},
 		{"inner type", `{` + stamp + `,"event":"start","sysctls":[{"netns":"x"}]}`, `start: member "sysctls": netns: a string cannot stand here`},
+		{"bad cause", `{` + stamp + `,"event":"connect_fail","cause":"magic"}`, `"cause": unknown value "magic", want one of: unknown, time_wait_not_reusable`},
+		{"evidence is a list", `{` + stamp + `,"event":"finding","evidence":[]}`, `finding: member "evidence": [] is not an object`},
+		{"evidence in a list", `{` + stamp + `,"event":"finding","evidence":{"a":[1]}}`, `member "evidence": a: [1] is not a number`},
+		{"confidence", `{` + stamp + `,"event":"finding","confidence":"high"}`, `"confidence": "high" is not a number`},
+		{"destination", `{` + stamp + `,"event":"destinations","destinations":[{"rport":-1}]}`, `destinations: member "destinations":`},
+		{"subject", `{` + stamp + `,"event":"finding","subject":{"raddr":"here"}}`, `finding: member "subject":`},
 		{"list for map", `{` + stamp + `,"event":"stats","seen":[]}`, `stats: member "seen":`},
 	}
 	for _, tt := range tests {

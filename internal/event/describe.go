@@ -23,12 +23,13 @@ type description struct {
 var descriptions = []description{
 	describeStart(), describeCensus(), describeTimeWait(), describeTimeWaitEnd(), describeTWReuse(),
 	describeConnectFail(), describeSYN(), describeSYNRefused(), describePAWSReject(),
-	describeSysctlChange(), describeLoss(), describeStats(), describeStop(),
+	describeFinding(), describeDestinations(), describeSysctlChange(), describeLoss(), describeStats(), describeStop(),
 }
 
 const (
 	docTimestamps = "TCP timestamps were negotiated"
 	docTSRecent   = "ts_recent, the last TSval taken from the peer, in the peer's ticks; left out without timestamps"
+	docBound      = "the local port was taken by bind() without IP_BIND_ADDRESS_NO_PORT; left out when false"
 	docAge        = "ms since it entered TIME_WAIT"
 )
 
@@ -59,7 +60,8 @@ func describeTimeWait() description {
 			boolean("timestamps", docTimestamps, func(t *TimeWait) *bool { return &t.Timestamps }),
 		},
 		opt(count("ts_recent", docTSRecent, func(t *TimeWait) *uint32 { return &t.TSRecent })),
-		[]member{count("timeout_ms", "ms for which the kernel will keep it", func(t *TimeWait) *uint32 { return &t.TimeoutMS })})
+		[]member{count("timeout_ms", "ms for which the kernel will keep it", func(t *TimeWait) *uint32 { return &t.TimeoutMS })},
+		opt(boolean("bound", docBound, func(t *TimeWait) *bool { return &t.Bound })))
 }
 
 func describeCensus() description {
@@ -86,6 +88,7 @@ func describeCensus() description {
 					return ReusableNow + 1 + Reusable(v), err
 				}),
 			count("reuse_in_ms", "with too_young: ms until connect() could take it over", func(c *Census) *uint32 { return &c.ReuseInMS }),
+			boolean("bound", docBound, func(c *Census) *bool { return &c.Bound }),
 		))
 }
 
@@ -121,7 +124,19 @@ func describeConnectFail() description {
 			boolean("inferred", "the errno was inferred from the socket's state", func(c *ConnectFail) *bool { return &c.Inferred }),
 			count("range_low", "first port of the range that the kernel searched", func(c *ConnectFail) *uint16 { return &c.RangeLow }),
 			count("range_high", "last port of that range", func(c *ConnectFail) *uint16 { return &c.RangeHigh }),
-		})
+		},
+		opt(
+			enum("cause", "why it failed, by the budget of ports at that instant; left out: not looked at", causeNames[:],
+				func(c *ConnectFail) *Cause { return &c.Cause }),
+			value("refused", refusedSchema(), func(c *ConnectFail) *Refused { return &c.Refused }),
+			count("ports_total", docPortsTotal, func(c *ConnectFail) *uint32 { return &c.PortsTotal }),
+			count("ports_time_wait", "of these, ports in TIME_WAIT towards this destination", func(c *ConnectFail) *uint32 { return &c.PortsTimeWait }),
+			count("ports_in_use", "of these, ports in use towards this destination", func(c *ConnectFail) *uint32 { return &c.PortsInUse }),
+			enum("timestamps", "whether connections to this destination negotiate TCP timestamps", timestampNames[:],
+				func(c *ConnectFail) *TimestampUse { return &c.Timestamps }),
+			count("per_call", "failures of the kernel for one failed call of the program: 3 for Go's net.Dial; left out: not known",
+				func(c *ConnectFail) *uint8 { return &c.PerCall }),
+		))
 }
 
 func describeSYN() description {

@@ -36,7 +36,14 @@ func describeStart() description {
 				inner("reusable", countSchema[uint64]("of these, those that connect() could take over now")),
 				inner("refused", mapOf("the others by reason, named as in census", countSchema[uint64](""))),
 			})), func(t *Start) *[]NamespaceCensus { return &t.Census }),
-	}, opt(truncatedMember(func(t *Start) *bool { return &t.Truncated })))
+	}, opt(
+		value("tw_recycle_lines", listOf("lines of configuration files that set tcp_tw_recycle, which kernels since 4.12 do not have; left out: there are none",
+			object("one line", []member{
+				inner("file", typed("string", "absolute path of the file")),
+				inner("line", countSchema[uint32]("its number, from 1")),
+				inner("text", typed("string", "its text")),
+			})), func(t *Start) *[]ConfigLine { return &t.Recycle }),
+		truncatedMember(func(t *Start) *bool { return &t.Truncated })))
 }
 
 func truncatedMember[E Event](at func(E) *bool) member {

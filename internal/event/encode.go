@@ -165,3 +165,10 @@ func optional(e *zerolog.Event, key, val string) {
 		e.Str(key, text(val))
 	}
 }
+
+// flag writes a boolean that is left out when false.
+func flag(e *zerolog.Event, key string, on bool) {
+	if on {
+		e.Bool(key, true)
+	}
+}

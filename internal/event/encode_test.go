@@ -22,6 +22,7 @@ import (
 
 var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmpopts.EquateEmpty(),
 }
 
@@ -154,6 +155,38 @@ func TestLines(t *testing.T) {
 			Socket: event.Socket{NetNS: 1, Local: netip.MustParseAddrPort("[::ffff:10.0.0.1]:0"), Remote: netip.MustParseAddrPort("[fe80::1%eth0]:80")},
 		}, `"connect_fail","netns":1,"laddr":"10.0.0.1","raddr":"fe80::1","rport":80,"errno":"EADDRNOTAVAIL","inferred":false,"range_low":1,"range_high":2`},
 		{"errno without name", &event.ConnectFail{Header: noon, Errno: 999}, `"connect_fail","errno":"E999","inferred":false,"range_low":0,"range_high":0`},
+		{
+			"explained", &event.ConnectFail{Header: noon, Errno: 99, Cause: event.CauseRangeTiny, Refused: event.Refused{TooYoung: 1}, PortsTotal: 1, PortsTimeWait: 1, Timestamps: event.TimestampsYes, PerCall: 3},
+			`"connect_fail","errno":"EADDRNOTAVAIL","inferred":false,"range_low":0,"range_high":0,"cause":"range_tiny",` +
+				`"refused":{"disabled":0,"loopback_only":0,"no_timestamps":0,"too_young":1,"fin_wait2":0},` +
+				`"ports_total":1,"ports_time_wait":1,"ports_in_use":0,"timestamps":"yes","per_call":3`,
+		},
+		{
+			"bound", &event.TimeWait{Header: noon, Bound: true},
+			`"time_wait","role":"unknown","substate":"time_wait","timestamps":false,"timeout_ms":0,"bound":true`,
+		},
+		{
+			"finding", &event.Finding{
+				Header: noon, ID: "port-exhaustion/1", Code: "port-exhaustion", State: event.FindingClose, Severity: event.SeverityCritical,
+				Subject: event.Subject{NetNS: 7, Raddr: netip.MustParseAddr("::ffff:10.0.0.2"), Rport: 80, Comm: "a\nb"}, Summary: "all is lost",
+				Evidence:   []event.Fact{{Name: "z", Number: 1.0 / 3}, {Name: "a", Text: "b"}, {Name: "n", Number: math.Inf(1)}},
+				Confidence: 7, WrongIf: "it works", Remedies: []event.Remedy{{Do: "this", Why: "that"}},
+			},
+			`"finding","id":"port-exhaustion/1","code":"port-exhaustion","state":"close","severity":"critical",` +
+				`"subject":{"netns":7,"raddr":"10.0.0.2","rport":80,"comm":"a\\x0ab"},"summary":"all is lost",` +
+				`"evidence":{"z":0.333,"a":"b","n":0},"confidence":1,"wrong_if":"it works","remedies":[{"do":"this","why":"that"}]`,
+		},
+		{
+			"destinations", &event.Destinations{
+				Header: noon, Omitted: 3, List: []event.Destination{{NetNS: 7, Rport: 80, Rate: math.NaN(), RateOut: -1, SustainableRate: 50.0 / 3, ExhaustedInS: -1}},
+				Namespaces: []event.NamespacePorts{{NetNS: 7, Sysctls: map[string]string{"r": "1\t2"}, Listening: "22", HasListening: true}},
+			},
+			`"destinations","destinations":[{"netns":7,"rport":80,"ports_total":0,"ports_reserved":0,"ports_blocked":0,"in_use":0,"time_wait":0,"reusable":0,` +
+				`"refused":{"disabled":0,"loopback_only":0,"no_timestamps":0,"too_young":0,"fin_wait2":0},"timestamps":"unknown",` +
+				`"rate":0,"rate_out":0,"sustainable_rate":16.667,"reused":0,"failed":0,"failed_calls":0,` +
+				`"closed_here":0,"closed_there":0,"closed_reset":0,"bound":0}],` +
+				`"namespaces":[{"netns":7,"sysctls":{"r":"1 2"},"listening":"22"}],"omitted":3,"evicted":0`,
+		},
 		{"reusable", &event.Census{Header: noon}, `"census","role":"unknown","substate":"time_wait","timestamps":false,"remaining_ms":0,"reusable":true`},
 		{
 			"too young", &event.Census{Header: noon, Reuse: event.ReuseRefusedTooYoung, ReuseInMS: 3},
@@ -238,8 +271,12 @@ func TestLongLines(t *testing.T) {
 	for i := range plain.Sysctls {
 		plain.Sysctls[i].Values = map[string]string{"net.ipv4.tcp_tw_reuse": "2", "net.ipv4.ip_local_port_range": "32768 60999"}
 	}
+	finding := &event.Finding{Summary: long, Evidence: make([]event.Fact, 10)}
+	for range 20 {
+		finding.Remedies = append(finding.Remedies, event.Remedy{Do: long, Why: long, Buys: long, Caveat: long})
+	}
 	enc := event.NewEncoder()
-	for _, ev := range []event.Event{many, plain, &stats, &event.Stop{Stats: stats, Reason: long}} {
+	for _, ev := range []event.Event{many, plain, &stats, &event.Stop{Stats: stats, Reason: long}, finding} {
 		line := enc.Append(nil, ev)
 		if len(line) > event.MaxLine || !bytes.Contains(line, []byte(`"truncated":true`)) {
 			t.Errorf("%s: %d bytes, truncated is not said", ev.Kind(), len(line))
@@ -256,6 +293,27 @@ func TestLongLines(t *testing.T) {
 	socket.Owner = event.Owner{Comm: long, Cgroup: long}
 	line := enc.Append(nil, &event.PAWSReject{Socket: socket, Reason: long, Counter: strings.Repeat("\u202e", 9999)})
 	eventtest.Validate(t, line)
+}
+
+func TestLongDestinations(t *testing.T) {
+	d := &event.Destinations{Header: at("2026-11-22T12:00:00Z"), List: make([]event.Destination, 1000), Omitted: 7}
+	for i := range d.List {
+		d.List[i].NetNS = uint32(i)
+	}
+	enc := event.NewEncoder()
+	line := enc.Append(nil, d)
+	eventtest.Validate(t, line)
+	got, err := enc.Canonical(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := got.(*event.Destinations)
+	if n := len(c.List); n < 50 || uint64(n)+c.Omitted != 1007 || c.List[n-1].NetNS != uint32(n-1) {
+		t.Errorf("%d destinations and %d omitted of 1007", n, c.Omitted)
+	}
+	if again := enc.Append(nil, c); !bytes.Equal(line, again) {
+		t.Errorf("got  %swant %s", again, line)
+	}
 }
 
 func TestTooLongForeignEvent(t *testing.T) {
@@ -287,7 +345,10 @@ func hot() []event.Event {
 		&event.Census{Header: h, Socket: connection, Timestamps: true, Reuse: event.ReuseRefusedTooYoung},
 		&event.TimeWaitEnd{Header: h, Socket: connection, AgeMS: 60000},
 		&event.TWReuse{Header: h, Socket: connection, AgeMS: 1500},
-		&event.ConnectFail{Header: h, Socket: connection, Errno: 99, RangeLow: 32768, RangeHigh: 60999},
+		&event.ConnectFail{
+			Header: h, Socket: connection, Errno: 99, RangeLow: 32768, RangeHigh: 60999, Cause: event.CauseTimeWaitNotReusable,
+			Refused: event.Refused{NoTimestamps: 28000}, PortsTotal: 28232, PortsTimeWait: 28000, PortsInUse: 232, Timestamps: event.TimestampsNo, PerCall: 3,
+		},
 		&event.SYN{Header: h, Socket: connection, Timestamps: true, TSval: 1234567890, TTL: 64, Fingerprint: "64:1460:mss,sok,ts,nop,ws"},
 		&event.SYNRefused{Header: h, Socket: connection, Attempts: 1, DelayMS: 1000},
 		&event.PAWSReject{

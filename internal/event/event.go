@@ -32,6 +32,8 @@ const (
 	KindSYN
 	KindSYNRefused
 	KindPAWSReject
+	KindFinding
+	KindDestinations
 	KindSysctlChange
 	KindLoss
 	KindStats
@@ -107,6 +109,7 @@ type TimeWait struct {
 	Timestamps bool   // TCP timestamps were negotiated
 	TSRecent   uint32 // ts_recent: the last TSval taken from the peer; left out of JSON without timestamps
 	TimeoutMS  uint32 // how long the kernel will keep it, in ms
+	Bound      bool   // the port was taken by bind() without IP_BIND_ADDRESS_NO_PORT; left out of JSON when false
 }
 
 // Reusable tells whether, and why not, connect() could take over a TIME_WAIT
@@ -135,6 +138,7 @@ type Census struct {
 	RemainingMS uint32   // until its timer ends, in ms
 	Reuse       Reusable // would connect() take it over now
 	ReuseInMS   uint32   // with ReuseRefusedTooYoung: ms until it could be
+	Bound       bool     // as in TimeWait
 }
 
 // EndReason tells why a TIME_WAIT socket ended.
@@ -168,7 +172,7 @@ type TWReuse struct {
 // ConnectFail is one connect() that failed in the port search
 // (inet_hash_connect) or right after it, before a SYN was sent. It counts
 // kernel calls: Go's net.Dial retries EADDRNOTAVAIL twice, so one failed Dial
-// is three of these.
+// is three of these, see PerCall.
 type ConnectFail struct {
 	Header
 	Socket         // the local port is 0 when none was found
@@ -177,6 +181,17 @@ type ConnectFail struct {
 	// The range that the kernel searched: net.ipv4.ip_local_port_range of the
 	// namespace, or the socket's IP_LOCAL_PORT_RANGE.
 	RangeLow, RangeHigh uint16
+	// Cause and what follows is what the budget of the destination said at
+	// that instant; it is in JSON only with a cause.
+	Cause         Cause
+	Refused       Refused // TIME_WAIT sockets that could not be taken over, by reason
+	PortsTotal    uint32  // as in Destination
+	PortsTimeWait uint32
+	PortsInUse    uint32
+	Timestamps    TimestampUse
+	// PerCall is how many failures of the kernel one failed call of the
+	// program makes: 3 for Go's net.Dial; 0: not known, left out of JSON.
+	PerCall uint8
 }
 
 // SYN is a SYN that arrived at a listener of this host.

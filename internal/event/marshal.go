@@ -18,6 +18,7 @@ func (t *TimeWait) members(e *zerolog.Event, s *scratch) {
 		e.Uint32("ts_recent", t.TSRecent)
 	}
 	e.Uint32("timeout_ms", t.TimeoutMS)
+	flag(e, "bound", t.Bound)
 }
 
 // Kind returns KindCensus.
@@ -40,6 +41,7 @@ func (c *Census) members(e *zerolog.Event, s *scratch) {
 	if c.Reuse == ReuseRefusedTooYoung {
 		e.Uint32("reuse_in_ms", c.ReuseInMS)
 	}
+	flag(e, "bound", c.Bound)
 }
 
 // Kind returns KindTimeWaitEnd.
@@ -77,6 +79,14 @@ func (c *ConnectFail) members(e *zerolog.Event, s *scratch) {
 	s.socket(e, &c.Socket)
 	e.Str("errno", ErrnoName(c.Errno)).Bool("inferred", c.Inferred).
 		Uint16("range_low", c.RangeLow).Uint16("range_high", c.RangeHigh)
+	if c.Cause != CauseUnknown {
+		e.Str("cause", c.Cause.String()).Dict("refused", c.Refused.dict(e)).
+			Uint32("ports_total", c.PortsTotal).Uint32("ports_time_wait", c.PortsTimeWait).
+			Uint32("ports_in_use", c.PortsInUse).Str("timestamps", c.Timestamps.String())
+	}
+	if c.PerCall != 0 {
+		e.Uint8("per_call", c.PerCall)
+	}
 }
 
 // Kind returns KindSYN.

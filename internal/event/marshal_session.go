@@ -31,7 +31,10 @@ func (t *Start) members(e *zerolog.Event, s *scratch) {
 		filters.Array(text(k), textList(e, t.Filters[k]))
 	}
 	e.Dict("filters", filters).Array("census", censusList(e, t.Census))
-	truncated(e, t.Truncated)
+	if len(t.Recycle) > 0 {
+		e.Array("tw_recycle_lines", configLines(e, t.Recycle))
+	}
+	flag(e, "truncated", t.Truncated)
 }
 
 func (t *Start) shorten(keep int) Event {
@@ -50,6 +53,7 @@ func (t *Start) shorten(keep int) Event {
 	for i := range c.Census {
 		c.Census[i].Refused = firstKeys(c.Census[i].Refused, keep)
 	}
+	c.Recycle = first(t.Recycle, keep)
 	return &c
 }
 
@@ -93,7 +97,7 @@ func (t *Stats) totals(e *zerolog.Event) {
 	e.Uint64("uptime_ms", t.UptimeMS).
 		Dict("seen", countMap(e, t.Seen)).Dict("written", countMap(e, t.Written)).Dict("lost", countMap(e, t.Lost)).
 		Array("reconcile", reconcile).Int64("clock_step_ms", t.ClockStepMS)
-	truncated(e, t.Truncated)
+	flag(e, "truncated", t.Truncated)
 }
 
 func (t *Stats) shorten(keep int) Event {
@@ -119,13 +123,6 @@ func (t *Stop) members(e *zerolog.Event, s *scratch) {
 
 func (t *Stop) shorten(keep int) Event {
 	return &Stop{Stats: *t.Stats.shorten(keep).(*Stats), Reason: t.Reason}
-}
-
-// truncated is left out of complete events.
-func truncated(e *zerolog.Event, cut bool) {
-	if cut {
-		e.Bool("truncated", true)
-	}
 }
 
 // sysctlText joins the fields of a sysctl by one space, as sysctl(8) is
@@ -155,6 +152,15 @@ func censusList(e *zerolog.Event, list []NamespaceCensus) *zerolog.Array {
 		a.Dict(e.CreateDict().Uint32("netns", n.NetNS).
 			Uint64("time_wait", n.TimeWait).Uint64("reusable", n.Reusable).
 			Dict("refused", countMap(e, n.Refused)))
+	}
+	return a
+}
+
+func configLines(e *zerolog.Event, list []ConfigLine) *zerolog.Array {
+	a := e.CreateArray()
+	for i := range list {
+		l := &list[i]
+		a.Dict(e.CreateDict().Str("file", text(l.File)).Uint32("line", l.Line).Str("text", text(l.Text)))
 	}
 	return a
 }

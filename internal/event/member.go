@@ -81,6 +81,14 @@ func integer[E Event, N ~int | ~int32 | ~int64](name, doc string, at func(E) *N)
 	})
 }
 
+func parseNumber(raw []byte) (float64, error) {
+	v, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is not a number, or too great", raw)
+	}
+	return v, nil
+}
+
 func boolean[E Event](name, doc string, at func(E) *bool) member {
 	return field(name, typed("boolean", doc), at, parseBool)
 }

@@ -14,8 +14,8 @@ const NumKinds = int(KindStop) + 1
 
 var kindNames = [NumKinds]string{
 	"unknown", "start", "census", "time_wait", "time_wait_end", "tw_reuse",
-	"connect_fail", "syn", "syn_refused", "paws_reject", "sysctl_change",
-	"loss", "stats", "stop",
+	"connect_fail", "syn", "syn_refused", "paws_reject", "finding", "destinations",
+	"sysctl_change", "loss", "stats", "stop",
 }
 
 // The names of the enumerations in JSON, indexed by value. They are fixed
@@ -29,6 +29,13 @@ var (
 	whereNames     = [...]string{"unknown", "time_wait", "fin_wait2", "established", "syn_recv", "syn_sent", "passive"}
 	segmentNames   = [...]string{"unknown", "syn", "ack", "data", "fin", "rst"}
 	replyNames     = [...]string{"unknown", "ack", "rate_limited", "none"}
+	timestampNames = [...]string{"unknown", "yes", "no", "mixed"}
+	causeNames     = [...]string{
+		"unknown", "time_wait_not_reusable", "ports_in_use", "range_tiny", "reserved",
+		"bound_without_no_port", "explicit_bind_conflict", "no_route_or_address", "other",
+	}
+	findingStateNames = [...]string{"open", "update", "close"}
+	severityNames     = [...]string{"info", "warning", "critical"}
 )
 
 // name returns the text of v, or type(number) when v has none: a value that a

@@ -115,3 +115,63 @@ func (r *Reply) UnmarshalText(text []byte) error {
 	*r = Reply(i)
 	return err
 }
+
+// String returns the JSON name.
+func (t TimestampUse) String() string { return name(timestampNames[:], uint8(t), "use of timestamps") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (t TimestampUse) MarshalText() ([]byte, error) {
+	return marshalName(timestampNames[:], uint8(t), "use of timestamps")
+}
+
+// UnmarshalText accepts the JSON names.
+func (t *TimestampUse) UnmarshalText(text []byte) error {
+	i, err := parseName(timestampNames[:], string(text), "use of timestamps")
+	*t = TimestampUse(i)
+	return err
+}
+
+// String returns the JSON name.
+func (c Cause) String() string { return name(causeNames[:], uint8(c), "cause") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (c Cause) MarshalText() ([]byte, error) {
+	return marshalName(causeNames[:], uint8(c), "cause")
+}
+
+// UnmarshalText accepts the JSON names.
+func (c *Cause) UnmarshalText(text []byte) error {
+	i, err := parseName(causeNames[:], string(text), "cause")
+	*c = Cause(i)
+	return err
+}
+
+// String returns the JSON name.
+func (s FindingState) String() string { return name(findingStateNames[:], uint8(s), "state") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (s FindingState) MarshalText() ([]byte, error) {
+	return marshalName(findingStateNames[:], uint8(s), "state")
+}
+
+// UnmarshalText accepts the JSON names.
+func (s *FindingState) UnmarshalText(text []byte) error {
+	i, err := parseName(findingStateNames[:], string(text), "state")
+	*s = FindingState(i)
+	return err
+}
+
+// String returns the JSON name.
+func (s Severity) String() string { return name(severityNames[:], uint8(s), "severity") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (s Severity) MarshalText() ([]byte, error) {
+	return marshalName(severityNames[:], uint8(s), "severity")
+}
+
+// UnmarshalText accepts the JSON names.
+func (s *Severity) UnmarshalText(text []byte) error {
+	i, err := parseName(severityNames[:], string(text), "severity")
+	*s = Severity(i)
+	return err
+}

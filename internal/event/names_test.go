@@ -23,7 +23,7 @@ func (w *wide) MarshalZerologObject(e *zerolog.Event) {
 }
 
 func TestKinds(t *testing.T) {
-	const want = "start census time_wait time_wait_end tw_reuse connect_fail syn syn_refused paws_reject sysctl_change loss stats stop"
+	const want = "start census time_wait time_wait_end tw_reuse connect_fail syn syn_refused paws_reject finding destinations sysctl_change loss stats stop"
 	var names []string
 	for _, k := range event.Kinds() {
 		names = append(names, k.String())
@@ -53,6 +53,11 @@ func TestEnumText(t *testing.T) {
 	check[event.Signature](t, 0, "silence", "challenge_ack")
 	check[event.Where](t, 0, "unknown", "time_wait", "fin_wait2", "established", "syn_recv", "syn_sent", "passive")
 	check[event.Segment](t, 0, "unknown", "syn", "ack", "data", "fin", "rst")
+	check[event.TimestampUse](t, 0, "unknown", "yes", "no", "mixed")
+	check[event.Cause](t, 1, "time_wait_not_reusable", "ports_in_use", "range_tiny", "reserved",
+		"bound_without_no_port", "explicit_bind_conflict", "no_route_or_address", "other")
+	check[event.FindingState](t, 0, "open", "update", "close")
+	check[event.Severity](t, 0, "info", "warning", "critical")
 	check[event.Reply](t, 0, "unknown", "ack", "rate_limited", "none")
 }
 

@@ -17,6 +17,9 @@ type Start struct {
 	Sysctls  []NamespaceSysctls
 	Filters  map[string][]string // flag name without dashes: its values; only those given
 	Census   []NamespaceCensus
+	// Recycle are the lines of configuration files that set tcp_tw_recycle,
+	// which kernels since 4.12 do not have. Left out of JSON if there is none.
+	Recycle []ConfigLine
 	// Truncated: lists and maps were cut so that the line stays below MaxLine.
 	Truncated bool
 }
@@ -35,6 +38,13 @@ type NamespaceCensus struct {
 	TimeWait uint64            `json:"time_wait"` // sockets in TIME_WAIT
 	Reusable uint64            `json:"reusable"`  // of these, those that connect() could take over now
 	Refused  map[string]uint64 `json:"refused"`   // the others by reason, named as in Census
+}
+
+// ConfigLine is one line of a configuration file.
+type ConfigLine struct {
+	File string `json:"file"` // absolute path
+	Line uint32 `json:"line"` // from 1
+	Text string `json:"text"` // without surrounding blanks
 }
 
 // SysctlChange says that a sysctl of a namespace has another value.

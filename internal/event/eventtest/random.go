@@ -22,7 +22,7 @@ func Random(r *rand.Rand, k event.Kind) event.Event {
 	case event.KindCensus:
 		return g.census(h)
 	case event.KindTimeWait:
-		e := &event.TimeWait{Header: h, Socket: g.socket(), Role: event.Role(g.N(3)), Substate: event.Substate(g.N(2)), TimeoutMS: g.Uint32()}
+		e := &event.TimeWait{Header: h, Socket: g.socket(), Role: event.Role(g.N(3)), Substate: event.Substate(g.N(2)), TimeoutMS: g.Uint32(), Bound: g.bool()}
 		e.Timestamps, e.TSRecent = g.ticks()
 		return e
 	case event.KindTimeWaitEnd:
@@ -30,10 +30,7 @@ func Random(r *rand.Rand, k event.Kind) event.Event {
 	case event.KindTWReuse:
 		return &event.TWReuse{Header: h, Socket: g.socket(), AgeMS: g.Uint32()}
 	case event.KindConnectFail:
-		return &event.ConnectFail{
-			Header: h, Socket: g.socket(), Errno: int32(g.N(200)), Inferred: g.bool(),
-			RangeLow: uint16(g.Uint32()), RangeHigh: uint16(g.Uint32()),
-		}
+		return g.connectFail(h)
 	case event.KindSYN:
 		e := &event.SYN{Header: h, Socket: g.socket(), TTL: uint8(g.Uint32()), Fingerprint: g.text(), Validated: g.bool()}
 		e.Timestamps, e.TSval = g.ticks()
@@ -45,6 +42,10 @@ func Random(r *rand.Rand, k event.Kind) event.Event {
 		}
 	case event.KindPAWSReject:
 		return g.pawsReject(h)
+	case event.KindFinding:
+		return g.finding(h)
+	case event.KindDestinations:
+		return g.destinations(h)
 	case event.KindSysctlChange:
 		return &event.SysctlChange{Header: h, NetNS: g.maybe(), Name: g.word(), Old: g.text(), New: g.text()}
 	case event.KindLoss:
@@ -120,7 +121,7 @@ func (g generator) socket() event.Socket {
 func (g generator) census(h event.Header) event.Event {
 	e := &event.Census{
 		Header: h, Socket: g.socket(), Role: event.Role(g.N(3)), Substate: event.Substate(g.N(2)),
-		RemainingMS: g.Uint32(), Reuse: event.Reusable(g.N(6)),
+		RemainingMS: g.Uint32(), Reuse: event.Reusable(g.N(6)), Bound: g.bool(),
 	}
 	e.Timestamps, e.TSRecent = g.ticks()
 	if e.Reuse == event.ReuseRefusedTooYoung {
@@ -175,6 +176,7 @@ func (g generator) start(h event.Header) event.Event {
 	for range g.N(3) {
 		e.Sysctls = append(e.Sysctls, event.NamespaceSysctls{NetNS: g.Uint32(), Names: g.list(), Values: g.texts()})
 		e.Filters[g.word()] = g.list()
+		e.Recycle = append(e.Recycle, event.ConfigLine{File: g.word(), Line: g.Uint32(), Text: g.text()})
 		e.Census = append(e.Census, event.NamespaceCensus{NetNS: g.Uint32(), TimeWait: g.Uint64(), Reusable: g.Uint64(), Refused: g.counts()})
 	}
 	return e

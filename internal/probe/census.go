@@ -154,9 +154,9 @@ func (r *Reader) Census(sink Sink, s Snapshot) {
 	for i := range s.found {
 		c := &s.found[i]
 		if r.table != nil {
-			left := uint64(c.RemainingMs) * uint64(time.Millisecond)
 			entered := s.entered(c)
-			r.table.enter(&c.Tuple, c.SndNxt, entered, s.boot+left-entered)
+			age := (s.boot - entered) / uint64(time.Millisecond)
+			r.table.enter(&c.Tuple, c.SndNxt, entered, uint32(age)+c.RemainingMs)
 		}
 		sink.Put(r.censusEvent(c, s))
 	}

@@ -165,7 +165,7 @@ func (r *Reader) follow(sink Sink, sample []byte) {
 // entered: a socket is in TIME_WAIT. If its 4-tuple was so already, that socket
 // has ended meanwhile in a way that this rung does not show.
 func (r *Reader) entered(sink Sink, rec *bpf.TimeWait) {
-	old := r.table.enter(&rec.Tuple, rec.SndNxt, rec.H.TimeNs, uint64(rec.TimeoutMs)*uint64(time.Millisecond))
+	old := r.table.enter(&rec.Tuple, rec.SndNxt, rec.H.TimeNs, rec.TimeoutMs)
 	switch {
 	case old.entered == 0:
 	case r.probe.settings.ReuseOnState != 0 && rec.Isn == old.sndNxt+reuseGap:
@@ -184,7 +184,7 @@ func (r *Reader) aged(rec *bpf.TimeWaitEnd) {
 		return
 	}
 	r.decoder.timeWaitEnd.AgeMS = uint32((rec.H.TimeNs - e.entered) / uint64(time.Millisecond))
-	r.table.remove(&rec.Tuple)
+	r.table.drop(e)
 }
 
 // endsLate is how much later than its timer says a TIME_WAIT socket may end:
@@ -200,15 +200,16 @@ const reuseGap = 65535 + 2
 // gone: taken over when the sequence numbers go on from its own, else killed,
 // as by a late RST of the peer.
 func (r *Reader) connected(sink Sink, rec *bpf.Reuse) {
-	entered, sndNxt, ok := r.table.take(rec.Tuple, rec.ConnectNs)
-	if !ok {
-		return
+	e, ok := r.table.take(&rec.Tuple)
+	switch {
+	case !ok:
+	case rec.Isn == e.sndNxt+reuseGap:
+		r.reused(sink, rec.H, &rec.Tuple, &rec.Owner, e.entered, max(e.entered, rec.ConnectNs))
+	case rec.ConnectNs >= e.expires():
+		r.ended(sink, bpf.Header{TimeNs: e.expires()}, &rec.Tuple, event.EndExpired, e.entered)
+	default:
+		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, e.entered)
 	}
-	if rec.Isn != sndNxt+reuseGap {
-		r.ended(sink, rec.H, &rec.Tuple, event.EndUnknown, entered)
-		return
-	}
-	r.reused(sink, rec.H, &rec.Tuple, &rec.Owner, entered, rec.ConnectNs)
 }
 
 // reused: a connect() took over a TIME_WAIT socket at an instant.

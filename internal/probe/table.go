@@ -3,7 +3,7 @@
 package probe
 
 import (
-	"hash/maphash"
+	"math/rand/v2"
 	"time"
 
 	"github.com/twscope/twscope/internal/bpf"
@@ -13,85 +13,127 @@ import (
 // it but not leave. Nearly all of them leave in the order in which they came,
 // 60 s later, so the entries are a queue, found by an index of their numbers.
 //
-// It needs 64 bytes for an entry and 4 to 16 for the index, and allocates only
+// It needs 24 bytes for an entry and 8 to 16 for the index, and allocates only
 // to grow.
 type table struct {
-	ends    bool // somebody wants to know of every end
-	seed    maphash.Seed
-	entries []tableEntry // a ring; the length is a power of two
-	head    uint64       // number of the oldest entry
-	tail    uint64       // number of the next one
-	live    int
-	index   []uint32 // open addressing: entry number + 1, modulo 2^32; 0: free
-	latest  uint64   // end of the entry that ends last
-	early   []early  // a heap: entries that end before an older one does
+	ends   bool   // somebody wants to know of every end
+	factor uint64 // of the hash: odd, and a secret
+	pairs  *pairs
+	// the queue: chunks in use, by the number of their first entry modulo
+	// tableMax; spare is one that fell free
+	chunks [tableMax / chunkLen]*chunk
+	spare  *chunk
+	head   uint64 // number of the oldest entry
+	tail   uint64 // number of the next one
+	live   int
+	index  []uint32 // open addressing: entry number modulo tableMax, + 1; 0: free
+	latest uint64   // end of the entry that ends last
+	early  []early  // a heap: entries that end before an older one does
 }
 
 // early is an entry that the queue would come to too late. It may be gone by
 // then.
 type early struct {
 	expires uint64
-	tuple   bpf.Tuple
+	number  uint64
 }
 
 type tableEntry struct {
-	tuple   bpf.Tuple
-	entered uint64 // CLOCK_BOOTTIME, ns
-	expires uint64 // 0: gone before its time
-	hash    uint32
-	sndNxt  uint32
+	entered      uint64 // CLOCK_BOOTTIME, ns
+	lasts        uint32 // ms; 0: gone before its time
+	sndNxt       uint32
+	pair         uint32
+	lport, rport uint16
 }
 
+func (e *tableEntry) expires() uint64 { return e.entered + uint64(e.lasts)*uint64(time.Millisecond) }
+
 const (
-	tableMin = 1 << 10
-	// tableMax bounds the memory to about 160 MiB; beyond it the oldest
-	// entries are given up.
+	chunkLen = 1 << 12
+	indexMin = 1 << 11
+	// tableMax bounds the memory to 72 MiB; beyond it the oldest entries are
+	// given up.
 	tableMax = 1 << 21
 )
 
+type chunk [chunkLen]tableEntry
+
 func newTable(ends bool) *table {
-	return &table{
-		ends:    ends,
-		seed:    maphash.MakeSeed(),
-		entries: make([]tableEntry, tableMin),
-		index:   make([]uint32, 2*tableMin),
-	}
+	return &table{ends: ends, factor: rand.Uint64() | 1, pairs: newPairs(), index: make([]uint32, indexMin)}
 }
 
 func (t *table) at(number uint64) *tableEntry {
-	return &t.entries[number&uint64(len(t.entries)-1)]
+	place := number % tableMax
+	return &t.chunks[place/chunkLen][place%chunkLen]
 }
 
-func (t *table) hash(tuple *bpf.Tuple) uint32 {
-	return uint32(maphash.Comparable(t.seed, *tuple))
+// hash is multiply-shift hashing, of which no peer can choose its ports to make
+// others collide.
+func (t *table) hash(pair uint32, lport, rport uint16) uint32 {
+	key := uint64(pair)<<32 | uint64(lport)<<16 | uint64(rport)
+	return uint32(key * t.factor >> 32)
 }
 
 // enter adds a socket. If its 4-tuple was in TIME_WAIT already, it returns that
 // entry; else one that is zero.
-func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now, timeout uint64) (was tableEntry) {
-	if t.tail-t.head == uint64(len(t.entries)) {
-		t.makeRoom()
+func (t *table) enter(tuple *bpf.Tuple, sndNxt uint32, now uint64, timeoutMS uint32) (was tableEntry) {
+	// one chunk stays free, so that the ends of the queue never share one
+	if t.tail-t.head == tableMax-chunkLen {
+		t.giveUp()
 	}
-	h := t.hash(tuple)
-	slot, known := t.search(tuple, h)
+	if 2*(t.live+1) > len(t.index) {
+		t.reindex(2 * len(t.index))
+	}
+	pair := t.pairs.hold(tuple)
+	slot, known := t.search(pair, tuple.Lport, tuple.Rport)
 	if known {
 		old := t.numbered(t.index[slot])
-		if old.expires > now {
+		if old.expires() > now {
 			was = *old
 		}
-		old.expires = 0
+		old.lasts = 0
+		t.pairs.release(pair)
 	} else {
 		t.live++
 	}
-	expires := now + timeout
-	*t.at(t.tail) = tableEntry{tuple: *tuple, entered: now, expires: expires, hash: h, sndNxt: sndNxt}
-	t.index[slot] = t.indexed(t.tail)
-	t.tail++
-	if expires < t.latest && len(t.early) < tableMax {
-		t.pushEarly(early{expires, *tuple})
+	e := t.push()
+	*e = tableEntry{now, max(1, timeoutMS), sndNxt, pair, tuple.Lport, tuple.Rport}
+	t.index[slot] = indexed(t.tail - 1)
+	if e.expires() < t.latest && len(t.early) < tableMax {
+		t.pushEarly(early{e.expires(), t.tail - 1})
 	}
-	t.latest = max(t.latest, expires)
+	t.latest = max(t.latest, e.expires())
 	return was
+}
+
+// push makes room for an entry at the end of the queue.
+func (t *table) push() *tableEntry {
+	c := &t.chunks[t.tail%tableMax/chunkLen]
+	if *c == nil {
+		if t.spare == nil {
+			t.spare = new(chunk)
+		}
+		*c, t.spare = t.spare, nil
+	}
+	t.tail++
+	return t.at(t.tail - 1)
+}
+
+// pop takes the oldest entry out of the queue.
+func (t *table) pop() {
+	t.head++
+	if t.head%chunkLen == 0 {
+		c := &t.chunks[(t.head-1)%tableMax/chunkLen]
+		t.spare, *c = *c, nil
+	}
+}
+
+// giveUp drops the oldest entry although its socket is still there.
+func (t *table) giveUp() {
+	if e := t.at(t.head); e.lasts != 0 {
+		t.drop(e)
+	}
+	t.pop()
 }
 
 func (t *table) pushEarly(e early) {
@@ -129,93 +171,105 @@ func (t *table) popEarly() early {
 // rearm: the kernel has restarted the timer for another TCP_TIMEWAIT_LEN.
 func (t *table) rearm(tuple bpf.Tuple, now uint64) {
 	if e := t.find(&tuple); e != nil {
-		since := e.entered
-		t.enter(&tuple, e.sndNxt, since, now+uint64(60*time.Second)-since)
+		lasts := (now - e.entered) / uint64(time.Millisecond)
+		t.enter(&tuple, e.sndNxt, e.entered, uint32(lasts)+timeWaitMS)
 	}
 }
 
-// take removes the entry that was alive at an instant, and tells since when,
-// and where its sequence numbers ended.
-func (t *table) take(tuple bpf.Tuple, at uint64) (entered uint64, sndNxt uint32, ok bool) {
-	e := t.find(&tuple)
-	if e == nil || e.entered > at || e.expires <= at {
-		return 0, 0, false
+// timeWaitMS is TCP_TIMEWAIT_LEN (include/net/tcp.h).
+const timeWaitMS = 60_000
+
+// take removes the entry of a 4-tuple that a connect() has got, and returns it.
+func (t *table) take(tuple *bpf.Tuple) (tableEntry, bool) {
+	e := t.find(tuple)
+	if e == nil {
+		return tableEntry{}, false
 	}
-	entered, sndNxt = e.entered, e.sndNxt
-	t.remove(&tuple)
-	return entered, sndNxt, true
+	taken := *e
+	t.drop(e)
+	return taken, true
 }
 
 // expire gives up what has ended by now and tells of it.
 func (t *table) expire(now uint64, told func(tuple bpf.Tuple, entered, expires uint64)) {
+	end := func(e *tableEntry) {
+		tuple, entered, expires := t.tuple(e), e.entered, e.expires()
+		t.drop(e)
+		told(tuple, entered, expires)
+	}
 	for len(t.early) > 0 && t.early[0].expires <= now {
 		gone := t.popEarly()
-		if e := t.find(&gone.tuple); e != nil && e.expires == gone.expires {
-			entered := e.entered
-			t.remove(&gone.tuple)
-			told(gone.tuple, entered, gone.expires)
+		if gone.number < t.head {
+			continue
+		}
+		if e := t.at(gone.number); e.lasts != 0 && e.expires() == gone.expires {
+			end(e)
 		}
 	}
 	for t.head < t.tail {
 		e := t.at(t.head)
-		if e.expires > now {
+		if e.expires() > now {
 			return
 		}
-		if e.expires != 0 {
-			tuple, entered, expires := e.tuple, e.entered, e.expires
-			t.remove(&tuple)
-			told(tuple, entered, expires)
+		if e.lasts != 0 {
+			end(e)
 		}
-		t.head++
+		t.pop()
 	}
+}
+
+func (t *table) tuple(e *tableEntry) bpf.Tuple {
+	p := &t.pairs.list[e.pair]
+	return bpf.Tuple{Laddr: p.laddr, Raddr: p.raddr, Lport: e.lport, Rport: e.rport, Netns: p.netns}
 }
 
 func (t *table) find(tuple *bpf.Tuple) *tableEntry {
-	if slot, ok := t.search(tuple, t.hash(tuple)); ok {
-		return t.numbered(t.index[slot])
+	pair, ok := t.pairs.find(tuple)
+	if !ok {
+		return nil
 	}
-	return nil
+	slot, ok := t.search(pair, tuple.Lport, tuple.Rport)
+	if !ok {
+		return nil
+	}
+	return t.numbered(t.index[slot])
 }
 
 // numbered returns the entry that an index slot means.
-func (t *table) numbered(slot uint32) *tableEntry {
-	return t.at(uint64(slot - 1))
-}
+func (t *table) numbered(slot uint32) *tableEntry { return t.at(uint64(slot - 1)) }
 
 // indexed is what an index slot holds for an entry.
-func (t *table) indexed(number uint64) uint32 {
-	return uint32(number&uint64(len(t.entries)-1)) + 1
-}
+func indexed(number uint64) uint32 { return uint32(number%tableMax) + 1 }
 
 // search returns the index slot of a 4-tuple, or the free one where it belongs.
-func (t *table) search(tuple *bpf.Tuple, h uint32) (slot int, ok bool) {
+func (t *table) search(pair uint32, lport, rport uint16) (slot int, ok bool) {
 	mask := len(t.index) - 1
-	i := int(h) & mask
+	i := int(t.hash(pair, lport, rport)) & mask
 	for ; t.index[i] != 0; i = (i + 1) & mask {
 		e := t.numbered(t.index[i])
-		if e.hash == h && e.tuple == *tuple {
+		if e.lport == lport && e.rport == rport && e.pair == pair {
 			return i, true
 		}
 	}
 	return i, false
 }
 
-// remove takes an entry out of the index and leaves a dead one in the queue.
-func (t *table) remove(tuple *bpf.Tuple) {
-	i, ok := t.search(tuple, t.hash(tuple))
-	if !ok {
-		return
+// drop takes an entry out of the index and leaves a dead one in the queue.
+func (t *table) drop(e *tableEntry) {
+	if slot, ok := t.search(e.pair, e.lport, e.rport); ok {
+		t.free(slot)
+		t.live--
 	}
-	t.numbered(t.index[i]).expires = 0
-	t.live--
-	t.free(i)
+	e.lasts = 0
+	t.pairs.release(e.pair)
 }
 
 // free empties an index slot and closes the gap in the run behind it.
 func (t *table) free(i int) {
 	mask := len(t.index) - 1
 	for j := (i + 1) & mask; t.index[j] != 0; j = (j + 1) & mask {
-		home := int(t.numbered(t.index[j]).hash) & mask
+		e := t.numbered(t.index[j])
+		home := int(t.hash(e.pair, e.lport, e.rport)) & mask
 		if (j-home)&mask >= (j-i)&mask {
 			t.index[i] = t.index[j]
 			i = j
@@ -224,33 +278,15 @@ func (t *table) free(i int) {
 	t.index[i] = 0
 }
 
-// makeRoom doubles the table, or drops dead and oldest entries at the limit.
-func (t *table) makeRoom() {
-	size := len(t.entries)
-	if t.live > size/2 && size < tableMax {
-		size *= 2
-	}
-	old := *t
-	t.entries = make([]tableEntry, size)
-	t.index = make([]uint32, 2*size)
-	t.head, t.tail, t.live = 0, 0, 0
-	skip := 0
-	if old.live > size-size/8 {
-		skip = size / 8
-	}
-	for n := old.head; n < old.tail; n++ {
-		e := old.at(n)
-		if e.expires == 0 {
+// reindex makes an index of another size.
+func (t *table) reindex(size int) {
+	t.index = make([]uint32, size)
+	for n := t.head; n < t.tail; n++ {
+		e := t.at(n)
+		if e.lasts == 0 {
 			continue
 		}
-		if skip > 0 {
-			skip--
-			continue
-		}
-		*t.at(t.tail) = *e
-		slot, _ := t.search(&e.tuple, e.hash)
-		t.index[slot] = t.indexed(t.tail)
-		t.tail++
-		t.live++
+		slot, _ := t.search(e.pair, e.lport, e.rport)
+		t.index[slot] = indexed(n)
 	}
 }

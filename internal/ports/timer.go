@@ -29,13 +29,16 @@ type timer struct {
 	tick   int64 // TICK_NSEC
 	origin int64 // when jiffies were 0, Unix ns
 	known  bool  // origin is
+	full   uint  // shift of a timer for timeWaitLen
 }
 
 func newTimer(hz int) timer {
 	if hz < 10 || hz > 10_000 {
 		return timer{}
 	}
-	return timer{hz: int64(hz), tick: (int64(time.Second) + int64(hz)/2) / int64(hz)}
+	t := timer{hz: int64(hz), tick: (int64(time.Second) + int64(hz)/2) / int64(hz)}
+	t.full = shift(t.jiffies(timeWaitLen))
+	return t
 }
 
 // observe takes the value of jiffies at an instant. Jiffies count whole ticks,
@@ -85,7 +88,10 @@ func (t *timer) end(at int64, leftMS, armedMS uint32) int64 {
 	if !t.known {
 		return at + int64(leftMS)*int64(time.Millisecond) + t.granularity(armedMS)/2
 	}
-	s := shift(t.jiffies(armedMS))
+	s := t.full
+	if armedMS != timeWaitLen {
+		s = shift(t.jiffies(armedMS))
+	}
 	expires := floorDiv(at-t.origin, t.tick) + t.jiffies(leftMS)
 	return t.origin + (expires>>s+1)<<s*t.tick
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -131,6 +132,9 @@ func (s *session) open() error {
 	for _, snap := range snapshots {
 		s.reader.Census(s.writer, snap)
 	}
+	// the kernel's type information, read to load the programs, is garbage now,
+	// and an idle daemon would keep it for long
+	debug.FreeOSMemory()
 	if s.opts.Ready != nil {
 		s.opts.Ready(Report{
 			Choices: s.probe.Choices(), Namespaces: len(s.hosts.known), Path: s.opts.Log.Path,

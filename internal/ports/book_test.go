@@ -4,10 +4,10 @@ package ports
 
 import (
 	"cmp"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -48,10 +48,6 @@ func (m *model) edge(now int64) bool {
 		}
 	}
 	return false
-}
-
-func (m *model) inSet(p uint16) bool {
-	return p >= m.facts.RangeLow && p <= m.facts.RangeHigh && !m.facts.Reserved.Has(p)
 }
 
 // budget counts the budget of one destination of client.
@@ -114,7 +110,7 @@ func (m *model) budget(remote netip.AddrPort, now int64) event.Destination {
 // TestBookAgainstModel plays random events to both.
 func TestBookAgainstModel(t *testing.T) {
 	for seed := range uint64(4) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			playModel(t, rand.New(rand.NewPCG(seed, 3)), seed%2 == 1)
 		})
 	}

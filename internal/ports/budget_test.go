@@ -193,7 +193,7 @@ func TestBlocked(t *testing.T) {
 		if d.PortsTotal != total || d.PortsBlocked != blocked || d.Bound != bound || d.TimeWait != waiting {
 			t.Errorf("port %d: %d of %d blocked, %d bound, %d in TIME_WAIT", d.Rport, d.PortsBlocked, d.PortsTotal, d.Bound, d.TimeWait)
 		}
-		if d.Rport == server.Port() && d.Reusable+uint32(d.Refused.NoTimestamps) != 0 {
+		if d.Rport == server.Port() && d.Reusable+d.Refused.NoTimestamps != 0 {
 			t.Errorf("connect() does not come as far as asking for a bound port: %+v", d)
 		}
 	}

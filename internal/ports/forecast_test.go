@@ -261,6 +261,25 @@ func TestForecastFailing(t *testing.T) {
 	}
 }
 
+// TestForecastCapped: with tcp_max_tw_buckets below the ports there is no
+// TIME_WAIT beyond it, and ports never run out.
+func TestForecastCapped(t *testing.T) {
+	for limit, want := range map[uint32]bool{0: true, 5000: true, 500: false} {
+		f := facts(10_000, 10_999)
+		f.MaxTWBuckets = limit
+		b := New(Options{HZ: 250})
+		b.Namespace(netns, start, f)
+		at := start
+		for i := range 400 { // 25 per second for 16 s
+			at = start + int64(i)*40*msPerNS
+			b.Enter(timeWait(at, client, uint16(10_000+i), server))
+		}
+		if d := only(t, b, at); (d.ExhaustedInS >= 0) != want {
+			t.Errorf("limit %d: exhausted in %.1f s", limit, d.ExhaustedInS)
+		}
+	}
+}
+
 // TestForecastOpen: connections that stay open use ports up as well.
 func TestForecastOpen(t *testing.T) {
 	b := New(Options{HZ: 250})

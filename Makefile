@@ -79,6 +79,15 @@ test-kernels: ## Run the privileged tests on other kernels in QEMU, KERNELS="6.1
 	CI=true testdata/vm/run.sh -t 20m -T 8m $(addprefix -k ,$(KERNELS)) \
 		./internal/kernel ./internal/bpf './internal/session:-test.run=$(VM_SESSION)'
 
+COST := internal/bpf/testdata/cost.txt
+
+.PHONY: cost
+cost: ## Note what the BPF programs cost on this kernel and on those of the last test-kernels
+	@$(GO) test -count=1 -v -run '^TestVerifier$$' ./internal/bpf > $(CACHE)/cost.log || true
+	@{ cat $(COST); sed -n 's/.* cost: //p' $(CACHE)/cost.log $$(find $(CACHE)/vm-logs -type f); } | \
+		awk '/^#/ { print; next } { row[$$1 " " $$2] = $$0 } END { for (r in row) print row[r] | "sort -V" }' > $(COST).new
+	@mv $(COST).new $(COST)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every Fuzz function in turn, FUZZTIME=30s each
 	@$(GO) test -list '^Fuzz' $(PKGS) | \

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -35,15 +36,18 @@ func TestVerifier(t *testing.T) {
 	}
 	host := kernel.NewBTF(spec)
 	shared := sharedMaps(t)
+	guard := newCostGuard(t)
 	most, largest := uint32(0), ""
 	for _, o := range Objects() {
 		spec := loadSpec(t, o)
 		for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 			for _, c := range verifierSettings(t, host, name) {
 				t.Run(fmt.Sprintf("%s/%s/%s", o.Name, name, c.name), func(t *testing.T) {
-					if n := verifyProgram(t, spec, name, host, c.config, shared); n > most {
-						most, largest = n, name
+					n := verifyProgram(t, spec, name, host, c.config, shared)
+					if n.verified > most {
+						most, largest = n.verified, name
 					}
+					guard.compare(t, o.Name+"/"+name+"/"+strings.ReplaceAll(c.name, " ", "_"), n)
 				})
 			}
 		}
@@ -53,11 +57,10 @@ func TestVerifier(t *testing.T) {
 	}
 }
 
-// verifyProgram loads one program and returns how many instructions the
-// verifier looked at; 0 before 5.16, which does not tell.
+// verifyProgram loads one program and returns what it costs.
 func verifyProgram(
 	t *testing.T, from *ebpf.CollectionSpec, name string, host kernel.BTF, config Config, shared map[string]*ebpf.Map,
-) uint32 {
+) cost {
 	t.Helper()
 	spec := from.Copy()
 	p := spec.Programs[name]
@@ -86,15 +89,18 @@ func verifyProgram(
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, ok := info.VerifiedInstructions()
-	if !ok {
-		return 0
+	var c cost
+	// 0 before 5.16, which does not tell
+	c.verified, _ = info.VerifiedInstructions()
+	size, err := info.TranslatedSize()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%s: %d instructions verified", p.SectionName, n)
-	if n > instructionBudget {
-		t.Errorf("the verifier looked at %d instructions, more than the %d we allow", n, instructionBudget)
+	c.translated = uint32(size / asm.InstructionSize)
+	if c.verified > instructionBudget {
+		t.Errorf("the verifier looked at %d instructions, more than the %d we allow", c.verified, instructionBudget)
 	}
-	return n
+	return c
 }
 
 func isFentry(p *ebpf.ProgramSpec) bool {

@@ -99,7 +99,16 @@ type scratch struct {
 	second int64 // the one that text shows; valid if filled
 	filled bool
 	text   [timeLen]byte
-	addr   [48]byte // a quoted IPv6 address takes at most 41 bytes
+	// the local and the remote address of the line before, which most lines
+	// share
+	addrs [2]addressText
+}
+
+// addressText is an address as JSON.
+type addressText struct {
+	addr netip.Addr
+	text [48]byte // a quoted IPv6 address takes at most 41 bytes
+	n    int
 }
 
 // time returns t as JSON, RFC 3339 with 9 digits. Formatting a date costs more
@@ -129,11 +138,17 @@ func (s *scratch) begin(e *zerolog.Event, t int64, k Kind) {
 }
 
 // address returns a as JSON: IPv4-mapped as IPv4, and without zone, which is
-// foreign text and says nothing beside the network namespace.
-func (s *scratch) address(a netip.Addr) []byte {
-	b := append(s.addr[:0], '"')
-	b = a.Unmap().WithZone("").AppendTo(b)
-	return append(b, '"')
+// foreign text and says nothing beside the network namespace. which tells
+// whether it is the first or the second address of the line.
+func (s *scratch) address(a netip.Addr, which int) []byte {
+	c := &s.addrs[which]
+	if c.n == 0 || c.addr != a {
+		b := append(c.text[:0], '"')
+		b = a.Unmap().WithZone("").AppendTo(b)
+		b = append(b, '"')
+		c.addr, c.n = a, len(b)
+	}
+	return c.text[:c.n]
 }
 
 func (s *scratch) socket(e *zerolog.Event, k *Socket) {
@@ -141,13 +156,13 @@ func (s *scratch) socket(e *zerolog.Event, k *Socket) {
 		e.Uint32("netns", k.NetNS)
 	}
 	if k.Local.Addr().IsValid() {
-		e.RawJSON("laddr", s.address(k.Local.Addr()))
+		e.RawJSON("laddr", s.address(k.Local.Addr(), 0))
 	}
 	if k.Local.Port() != 0 {
 		e.Uint16("lport", k.Local.Port())
 	}
 	if k.Remote.Addr().IsValid() {
-		e.RawJSON("raddr", s.address(k.Remote.Addr()))
+		e.RawJSON("raddr", s.address(k.Remote.Addr(), 1))
 	}
 	if k.Remote.Port() != 0 {
 		e.Uint16("rport", k.Remote.Port())

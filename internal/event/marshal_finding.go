@@ -147,7 +147,7 @@ func (b *Subject) dict(e *zerolog.Event, s *scratch) *zerolog.Event {
 
 func (s *scratch) optionalAddr(e *zerolog.Event, key string, a netip.Addr) {
 	if a.IsValid() {
-		e.RawJSON(key, s.address(a))
+		e.RawJSON(key, s.address(a, 0))
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	shedAt    = 0.5 // full: half of the detail at each look
 	shedHard  = 0.8 // full: a sixteenth
 	calmBelow = 0.1
-	calmFor   = 2 * time.Second // before more detail is tried again
+	calmFor   = time.Second // before more detail is tried again
 )
 
 // Next takes how full the fullest buffer is, from 0 to 1, and reports how many

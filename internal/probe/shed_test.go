@@ -25,17 +25,17 @@ func TestShedderGivesUpDetailAndComesBack(t *testing.T) {
 	look(1, 1024)
 	look(1, 1024) // never silence
 	look(0.3, 1024)
-	for range 20 { // not before it has been calm for 2 s
+	for range 10 { // not before it has been calm for 1 s
 		look(0.05, 1024)
 	}
 	look(0.05, 512)
 	look(0.2, 512) // the calm is over
-	for range 20 {
+	for range 10 {
 		look(0, 512)
 	}
 	for want := uint32(256); want >= 1; want /= 2 {
 		look(0, want)
-		for range 19 {
+		for range 9 {
 			look(0, want)
 		}
 	}

@@ -235,6 +235,25 @@ struct tws_census {
 	__u8 pad[3];
 };
 
+/*
+ * A connection that is open, as the census iterator writes it to its seq file;
+ * the last one is no connection but tells the time.
+ */
+struct tws_open {
+	struct tws_tuple tuple; /* lport 0: connect() has none yet */
+	__u64 time_ns;		/* of the last one, else 0 */
+	__u64 jiffies;		/* at time_ns */
+	enum tws_role role;
+	__u8 bound;
+	__u8 pad[6];
+};
+
+/* How connections of connect() to one destination ended without TIME_WAIT. */
+struct tws_closes {
+	__u64 there; /* the peer closed first */
+	__u64 reset; /* by RST, of either side */
+};
+
 /* what the kernel side knows about a socket that is not in TIME_WAIT */
 struct tws_sock {
 	struct tws_owner owner;
@@ -244,7 +263,7 @@ struct tws_sock {
 	enum tws_role role;
 	__u8 challenged; /* a bare ACK came and the SYN was not repeated yet */
 	__u8 bound;	 /* the port was taken at bind(), not at connect() */
-	__u8 pad[1];
+	__u8 timewait;	 /* it has left a TIME_WAIT socket */
 };
 
 struct tws_listener_key {
@@ -269,6 +288,7 @@ struct tws_tally {
 	__u64 paws[8];	/* by enum tws_counter, before any filter */
 	__u64 overflow; /* TIME_WAIT not created */
 	__u64 no_owner; /* the table of sockets was full */
+	__u64 no_close; /* the table of destinations was full */
 	__u64 repaired; /* TIME_WAIT that tws_set_state() was not run for */
 };
 

@@ -109,3 +109,49 @@ int tws_census_holders(struct bpf_iter__task_file *ctx)
 	tws_sock_publish(&place, id);
 	return 0;
 }
+
+/*
+ * tws_census_open - the connections that hold a port now, of all namespaces
+ *
+ * The entries know them from before connect() chose a port, which is why the
+ * sockets are asked. One that is gone meanwhile shows another peer, or faults.
+ */
+SEC("iter/bpf_map_elem")
+int tws_census_open(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct tws_sock_set *set = ctx->value;
+	const __u32 *key = ctx->key;
+	struct tws_open e = {};
+	__u32 zero = 0, way, first;
+	void *control = bpf_map_lookup_elem(&tws_control, &zero);
+	__u64 origin = 0;
+
+	if (!set || !key) {
+		e.time_ns = bpf_ktime_get_boot_ns();
+		e.jiffies = bpf_jiffies64();
+		bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+		return 0;
+	}
+	first = *key * TWS_SOCKS_WAYS;
+	bpf_probe_read_kernel(&origin, sizeof(origin), &control);
+#pragma clang loop unroll(full)
+	for (way = 0; way < TWS_SOCKS_WAYS; way++) {
+		const struct sock_common *skc = (void *)(set->id[way] + origin);
+		__u32 index = first + way;
+		const struct tws_sock *s;
+
+		if (!set->id[way])
+			continue;
+		s = bpf_map_lookup_elem(&tws_socks, &index);
+		if (!s || !tws_tuple_matches(&s->tuple) ||
+		    BPF_CORE_READ(skc, skc_state) == TCP_CLOSE ||
+		    bpf_ntohs(BPF_CORE_READ(skc, skc_dport)) != s->tuple.rport)
+			continue;
+		e.tuple = s->tuple;
+		e.tuple.lport = BPF_CORE_READ(skc, skc_num);
+		e.role = s->role;
+		e.bound = s->bound;
+		bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	}
+	return 0;
+}

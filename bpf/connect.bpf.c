@@ -30,6 +30,8 @@ struct tws_abi {
 	struct tws_paws_reject paws_reject;
 	struct tws_census census;
 	__u32 pad;
+	struct tws_open open;
+	struct tws_closes closes;
 	struct tws_sock sock;
 	struct tws_listener_key listener_key;
 	struct tws_listener listener;
@@ -249,6 +251,56 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 	tws_submit(e, sizeof(*e));
 }
 
+/*
+ * tws_ended_without - a connection of connect() has ended without TIME_WAIT
+ *
+ * Rare where the client closes first, which is where every instruction counts.
+ * User space applies the filters.
+ */
+static __always_inline void tws_ended_without(const struct tws_sock *s,
+					      int oldstate)
+{
+	struct tws_closes *closes, fresh = {};
+	struct tws_tuple key = s->tuple;
+	struct tws_tally *c;
+
+	key.lport = 0;
+	if (s->role != TWS_ROLE_CLIENT)
+		return;
+	closes = bpf_map_lookup_elem(&tws_closed, &key);
+	if (!closes) {
+		bpf_map_update_elem(&tws_closed, &key, &fresh, BPF_NOEXIST);
+		closes = bpf_map_lookup_elem(&tws_closed, &key);
+	}
+	if (!closes) {
+		c = tws_get_counts(key.netns);
+		tws_count(c, no_close);
+	} else if (oldstate == TCP_LAST_ACK) {
+		__sync_fetch_and_add(&closes->there, 1);
+	} else {
+		__sync_fetch_and_add(&closes->reset, 1);
+	}
+}
+
+/*
+ * The connection is over: its entry tells whose it was, and goes.
+ *
+ * @oldstate: 0 if it is not known
+ */
+static __always_inline void tws_forget(const struct sock *sk, int oldstate)
+{
+	__u64 id = tws_sock_id(sk, true);
+	struct tws_sock_place p;
+	struct tws_sock *s;
+
+	if (!tws_sock_place(&p, id))
+		return;
+	s = bpf_map_lookup_elem(&tws_socks, &p.index);
+	if (s && !s->timewait && oldstate && oldstate != TCP_SYN_SENT)
+		tws_ended_without(s, oldstate);
+	tws_sock_release(&p, id);
+}
+
 static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 {
 	int error = TWS_READ(true, sk, sk_err);
@@ -272,7 +324,6 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 			tws_timewait_on_close(sk, tws_tcp_sock(sk, true));
 		break;
 	}
-	tws_sock_forget(sk);
 }
 
 /*
@@ -304,8 +355,13 @@ int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 			tws_on_close_first(sk);
 		break;
 	case TCP_CLOSE:
-		if (tws_is_tcp(sk, true))
-			tws_on_close(sk, oldstate);
+		if (!tws_is_tcp(sk, true))
+			break;
+		tws_on_close(sk, oldstate);
+		/* read anew: what the verifier has learned about each state
+		 * would have it look at all that follows once for each
+		 */
+		tws_forget(sk, *(volatile __u64 *)&ctx[1]);
 		break;
 	}
 	return 0;
@@ -348,7 +404,7 @@ int BPF_PROG(tws_destroy_sock, struct sock *sk)
 		return 0;
 	if (tws_cfg.timewait_on_state)
 		tws_close_missed(sk, tws_tcp_sock(sk, true));
-	tws_sock_forget(sk);
+	tws_forget(sk, 0);
 	return 0;
 }
 

@@ -64,6 +64,17 @@ struct {
 } tws_counts SEC(".maps");
 
 /*
+ * How connections ended that leave no TIME_WAIT socket here and so have no
+ * record, by namespace, addresses and remote port; the local port is 0.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct tws_tuple);
+	__type(value, struct tws_closes);
+} tws_closed SEC(".maps");
+
+/*
  * The connect() that a task is in, by its thread id modulo the size: two tasks
  * that share a slot at the same instant lose one observation each, which is
  * what the check of pid_tgid finds out.

@@ -132,18 +132,14 @@ static __always_inline struct tws_sock *tws_sock_find(const struct sock *sk,
 }
 
 /* Only whoever changes the socket, under its lock, calls this for it. */
-static __always_inline void tws_sock_forget(const struct sock *sk)
+static __always_inline void tws_sock_release(const struct tws_sock_place *p,
+					     __u64 id)
 {
-	__u64 id = tws_sock_id(sk, true);
-	struct tws_sock_place p;
-	__u32 way;
+	__u32 way = p->index % TWS_SOCKS_WAYS;
 
-	if (!tws_sock_place(&p, id))
-		return;
-	way = p.index % TWS_SOCKS_WAYS;
-	p.set->id[way] = 0;
-	__sync_fetch_and_add(&p.set->claims[way], -1);
-	if (p.index / TWS_SOCKS_WAYS != tws_sock_set_of(id, 0))
+	p->set->id[way] = 0;
+	__sync_fetch_and_add(&p->set->claims[way], -1);
+	if (p->index / TWS_SOCKS_WAYS != tws_sock_set_of(id, 0))
 		tws_sock_spilled(id, -1);
 }
 
@@ -204,6 +200,7 @@ tws_sock_begin(struct tws_sock_place *p, __u64 id, const struct sock *sk,
 	s->role = role;
 	s->challenged = 0;
 	s->bound = 0;
+	s->timewait = 0;
 	return s;
 }
 

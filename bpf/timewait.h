@@ -69,12 +69,14 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 					       enum tws_substate substate,
 					       __u32 timeout_ms, const bool btf)
 {
-	const struct tws_sock *s = tws_sock_find(sk, btf);
+	struct tws_sock *s = tws_sock_find(sk, btf);
 	struct tws_time_wait *e;
 	struct tws_tally *c;
 	struct tws_owner owner;
 	enum tws_role role;
 
+	if (s)
+		s->timewait = 1;
 	role = tws_socket_owner(&owner, s, tuple);
 	c = tws_get_counts(tuple->netns);
 	if (!tws_want(c, TWS_KIND_TIME_WAIT, tuple, &owner))

@@ -284,7 +284,9 @@ struct socket {
 	struct sock *sk;
 };
 
-/* include/linux/bpf.h, net/ipv4/tcp_ipv4.c, kernel/bpf/task_iter.c */
+/* include/linux/bpf.h, net/ipv4/tcp_ipv4.c, kernel/bpf/map_iter.c,
+ * kernel/bpf/task_iter.c
+ */
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -297,6 +299,12 @@ struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
 	unsigned int uid;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *key;
+	void *value;
 };
 
 struct bpf_iter__task_file {

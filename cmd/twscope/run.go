@@ -37,6 +37,7 @@ type runOptions struct {
 	rung                string
 	ringSize            uint32
 	statsInterval       time.Duration
+	destinations        int
 	duration            time.Duration
 	logLevel, logFormat string
 }
@@ -63,7 +64,8 @@ func newRunCmd() *cobra.Command {
 	f.BoolVar(&o.noCompress, "no-compress", false, "do not gzip old files")
 	f.StringVar(&o.rung, "rung", "", "use this kind of hook and none better: fentry, kprobe or tracepoint (`RUNG`)")
 	f.Uint32Var(&o.ringSize, "ring-size", probe.DefaultRingBytes>>20, "ring buffer between kernel and twscope, a power of two (`MiB`)")
-	f.DurationVar(&o.statsInterval, "stats-interval", 10*time.Second, "time between stats events; 0: none (`DURATION`)")
+	f.DurationVar(&o.statsInterval, "stats-interval", 10*time.Second, "time between stats and between destinations events; 0: none (`DURATION`)")
+	f.IntVar(&o.destinations, "destinations", 20, "list the port budgets of the `N` busiest destinations")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time; 0: run until stopped (`DURATION`)")
 	f.StringVar(&o.logLevel, "log-level", "info", "diagnostics on standard error: debug, info, warn or error (`LEVEL`)")
 	f.StringVar(&o.logFormat, "log-format", "text", "of the diagnostics: text or json (`FORMAT`)")
@@ -129,7 +131,7 @@ func onSignals(cancel context.CancelCauseFunc) (stop func()) {
 func (o *runOptions) session(stderr io.Writer) (session.Options, error) {
 	opts := session.Options{
 		Version: version, Rung: probe.Rung(o.rung), RingBytes: o.ringSize << 20,
-		StatsInterval: o.statsInterval, FilterText: o.text(),
+		StatsInterval: o.statsInterval, Destinations: o.destinations, FilterText: o.text(),
 		Log: eventlog.Options{
 			Path: o.out, MaxSize: o.maxSize << 20, MaxFiles: o.maxFiles, Compress: !o.noCompress, Rate: o.rate,
 		},
@@ -183,6 +185,8 @@ func (o *runOptions) check() error {
 		return fmt.Errorf("--max-files %d: want 0 or more", o.maxFiles)
 	case o.ringSize < 1 || o.ringSize > 1<<10 || o.ringSize&(o.ringSize-1) != 0:
 		return fmt.Errorf("--ring-size %d: want a power of two, 1 to 1024 MiB", o.ringSize)
+	case o.destinations < 1 || o.destinations > 100:
+		return fmt.Errorf("--destinations %d: want 1 to 100", o.destinations)
 	case o.statsInterval < 0 || o.statsInterval > 0 && o.statsInterval < time.Second:
 		return fmt.Errorf("--stats-interval %s: want 1s or more, or 0 for none", o.statsInterval)
 	case o.duration < 0:

@@ -41,6 +41,8 @@ func TestRunUsage(t *testing.T) {
 		"run --ring-size 2048":      "--ring-size 2048",
 		"run --stats-interval 1ms":  "--stats-interval 1ms",
 		"run --stats-interval -1s":  "--stats-interval -1s",
+		"run --destinations 0":      "--destinations 0: want 1 to 100",
+		"run --destinations 101":    "--destinations 101: want",
 		"run --duration -1s":        "--duration -1s",
 		"run --duration soon":       "--duration",
 		"run --out=":                "--out: want a file",

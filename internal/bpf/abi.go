@@ -9,8 +9,10 @@ import "github.com/cilium/ebpf"
 // CLOCK_BOOTTIME in ns.
 type (
 	Census      = connectTwsCensus
+	Closes      = connectTwsCloses
 	Config      = connectTwsConfig
 	ConnectFail = connectTwsConnectFail
+	Open        = connectTwsOpen
 	Orders      = connectTwsOrders
 	Counter     = connectTwsCounter
 	End         = connectTwsEnd

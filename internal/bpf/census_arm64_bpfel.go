@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	censusMapTwsClosed          = "tws_closed"
 	censusMapTwsConnecting      = "tws_connecting"
 	censusMapTwsControl         = "tws_control"
 	censusMapTwsCounts          = "tws_counts"
@@ -34,6 +35,7 @@ const (
 	censusMapTwsSockSets        = "tws_sock_sets"
 	censusMapTwsSocks           = "tws_socks"
 	censusProgTwsCensusHolders  = "tws_census_holders"
+	censusProgTwsCensusOpen     = "tws_census_open"
 	censusProgTwsCensusTimewait = "tws_census_timewait"
 	censusVarTwsCfg             = "tws_cfg"
 )
@@ -81,6 +83,7 @@ type censusSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type censusProgramSpecs struct {
 	TwsCensusHolders  *ebpf.ProgramSpec `ebpf:"tws_census_holders"`
+	TwsCensusOpen     *ebpf.ProgramSpec `ebpf:"tws_census_open"`
 	TwsCensusTimewait *ebpf.ProgramSpec `ebpf:"tws_census_timewait"`
 }
 
@@ -88,6 +91,7 @@ type censusProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type censusMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -134,6 +138,7 @@ func (o *censusObjects) Close() error {
 //
 // It can be passed to loadCensusObjects or ebpf.CollectionSpec.LoadAndAssign.
 type censusMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -155,6 +160,7 @@ type censusMaps struct {
 
 func (m *censusMaps) Close() error {
 	return _CensusClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,
@@ -187,12 +193,14 @@ type censusVariables struct {
 // It can be passed to loadCensusObjects or ebpf.CollectionSpec.LoadAndAssign.
 type censusPrograms struct {
 	TwsCensusHolders  *ebpf.Program `ebpf:"tws_census_holders"`
+	TwsCensusOpen     *ebpf.Program `ebpf:"tws_census_open"`
 	TwsCensusTimewait *ebpf.Program `ebpf:"tws_census_timewait"`
 }
 
 func (p *censusPrograms) Close() error {
 	return _CensusClose(
 		p.TwsCensusHolders,
+		p.TwsCensusOpen,
 		p.TwsCensusTimewait,
 	)
 }

@@ -29,6 +29,12 @@ type connectTwsCensus struct {
 	Pad          [3]uint8
 }
 
+type connectTwsCloses struct {
+	_     structs.HostLayout
+	There uint64
+	Reset uint64
+}
+
 type connectTwsConfig struct {
 	_                  structs.HostLayout
 	CgroupIds          [8]uint64
@@ -137,6 +143,16 @@ type connectTwsNetnsPlace struct {
 	Claims uint32
 }
 
+type connectTwsOpen struct {
+	_       structs.HostLayout
+	Tuple   connectTwsTuple
+	TimeNs  uint64
+	Jiffies uint64
+	Role    connectTwsRole
+	Bound   uint8
+	Pad     [6]uint8
+}
+
 type connectTwsOrders struct {
 	_              structs.HostLayout
 	BoottimeOffset uint64
@@ -232,7 +248,7 @@ type connectTwsSock struct {
 	Role       connectTwsRole
 	Challenged uint8
 	Bound      uint8
-	Pad        [1]uint8
+	Timewait   uint8
 }
 
 type connectTwsSubstate uint8
@@ -276,6 +292,7 @@ type connectTwsTally struct {
 	Paws     [8]uint64
 	Overflow uint64
 	NoOwner  uint64
+	NoClose  uint64
 	Repaired uint64
 }
 
@@ -345,6 +362,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectMapTwsClosed             = "tws_closed"
 	connectMapTwsConnecting         = "tws_connecting"
 	connectMapTwsControl            = "tws_control"
 	connectMapTwsCounts             = "tws_counts"
@@ -430,6 +448,7 @@ type connectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -477,6 +496,7 @@ func (o *connectObjects) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -498,6 +518,7 @@ type connectMaps struct {
 
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

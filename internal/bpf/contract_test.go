@@ -20,6 +20,8 @@ import (
 var contract = map[string]reflect.Type{
 	"tws_census":        reflect.TypeFor[Census](),
 	"tws_config":        reflect.TypeFor[Config](),
+	"tws_open":          reflect.TypeFor[Open](),
+	"tws_closes":        reflect.TypeFor[Closes](),
 	"tws_orders":        reflect.TypeFor[Orders](),
 	"tws_netns_place":   reflect.TypeFor[NetnsPlace](),
 	"tws_connect_fail":  reflect.TypeFor[ConnectFail](),

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	pawsMapTwsClosed           = "tws_closed"
 	pawsMapTwsConnecting       = "tws_connecting"
 	pawsMapTwsControl          = "tws_control"
 	pawsMapTwsCounts           = "tws_counts"
@@ -98,6 +99,7 @@ type pawsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pawsMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -144,6 +146,7 @@ func (o *pawsObjects) Close() error {
 //
 // It can be passed to loadPawsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pawsMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -165,6 +168,7 @@ type pawsMaps struct {
 
 func (m *pawsMaps) Close() error {
 	return _PawsClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

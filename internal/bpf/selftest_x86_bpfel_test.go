@@ -63,6 +63,7 @@ type selftestTwsTcpoptCase struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	selftestMapTwsClosed       = "tws_closed"
 	selftestMapTwsConnecting   = "tws_connecting"
 	selftestMapTwsControl      = "tws_control"
 	selftestMapTwsCounts       = "tws_counts"
@@ -140,6 +141,7 @@ type selftestProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type selftestMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -187,6 +189,7 @@ func (o *selftestObjects) Close() error {
 //
 // It can be passed to loadSelftestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type selftestMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -209,6 +212,7 @@ type selftestMaps struct {
 
 func (m *selftestMaps) Close() error {
 	return _SelftestClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	synMapTwsClosed          = "tws_closed"
 	synMapTwsConnecting      = "tws_connecting"
 	synMapTwsControl         = "tws_control"
 	synMapTwsCounts          = "tws_counts"
@@ -104,6 +105,7 @@ type synProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type synMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -150,6 +152,7 @@ func (o *synObjects) Close() error {
 //
 // It can be passed to loadSynObjects or ebpf.CollectionSpec.LoadAndAssign.
 type synMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -171,6 +174,7 @@ type synMaps struct {
 
 func (m *synMaps) Close() error {
 	return _SynClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

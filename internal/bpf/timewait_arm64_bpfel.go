@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	timewaitMapTwsClosed            = "tws_closed"
 	timewaitMapTwsConnecting        = "tws_connecting"
 	timewaitMapTwsControl           = "tws_control"
 	timewaitMapTwsCounts            = "tws_counts"
@@ -106,6 +107,7 @@ type timewaitProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type timewaitMapSpecs struct {
+	TwsClosed      *ebpf.MapSpec `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.MapSpec `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.MapSpec `ebpf:"tws_control"`
 	TwsCounts      *ebpf.MapSpec `ebpf:"tws_counts"`
@@ -152,6 +154,7 @@ func (o *timewaitObjects) Close() error {
 //
 // It can be passed to loadTimewaitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type timewaitMaps struct {
+	TwsClosed      *ebpf.Map `ebpf:"tws_closed"`
 	TwsConnecting  *ebpf.Map `ebpf:"tws_connecting"`
 	TwsControl     *ebpf.Map `ebpf:"tws_control"`
 	TwsCounts      *ebpf.Map `ebpf:"tws_counts"`
@@ -173,6 +176,7 @@ type timewaitMaps struct {
 
 func (m *timewaitMaps) Close() error {
 	return _TimewaitClose(
+		m.TwsClosed,
 		m.TwsConnecting,
 		m.TwsControl,
 		m.TwsCounts,

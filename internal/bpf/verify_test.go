@@ -22,7 +22,7 @@ import (
 // instructionBudget is how many instructions the verifier may look at in one
 // program. The kernel's own limit is 1,000,000; another kernel's verifier may
 // well need several times what this one needs.
-const instructionBudget = 100_000
+const instructionBudget = 150_000
 
 // TestVerifier loads every program into the running kernel, once with all
 // settings off and once with all of them on, so that no branch is spared.

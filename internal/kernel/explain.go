@@ -143,7 +143,7 @@ func (x explainer) timestamps(n int) (string, Severity) {
 }
 
 func (x explainer) portRange(value string) (string, Severity) {
-	low, high, err := parsePortRange(value)
+	low, high, err := ParsePortRange(value)
 	if err != nil {
 		return err.Error() + ", so twscope cannot tell what it does", Warning
 	}
@@ -176,7 +176,7 @@ func (x explainer) reservedPorts(value string) (string, Severity) {
 	if all == 0 {
 		return "reserves no ports", OK
 	}
-	low, high, err := parsePortRange(x.values[SysctlPortRange])
+	low, high, err := ParsePortRange(x.values[SysctlPortRange])
 	if err != nil {
 		return fmt.Sprintf("keeps %d ports from being chosen by connect()", all), Info
 	}
@@ -194,7 +194,7 @@ func (x explainer) maxTWBuckets(n int) (string, Severity) {
 		return "allows no socket in TIME_WAIT: connections close without it, and old duplicates can reach new ones", Warning
 	}
 	text := fmt.Sprintf("at %d sockets in TIME_WAIT, further connections close without it and count as TCPTimeWaitOverflow", n)
-	low, high, err := parsePortRange(x.values[SysctlPortRange])
+	low, high, err := ParsePortRange(x.values[SysctlPortRange])
 	if total := int(high) - int(low) + 1; err == nil && n < total {
 		return text + fmt.Sprintf("; that is fewer than the %d ports towards a single destination", total), Warning
 	}

@@ -28,12 +28,15 @@ func (s *portSet) count(low, high uint16) int {
 	return n
 }
 
-// parsePorts reads the format of ip_local_reserved_ports, "8080,9000-9100"; an
-// empty value is the empty set.
-func parsePorts(value string) (*portSet, error) {
-	var set portSet
+// PortSpan is the ports from Low to High, both included.
+type PortSpan struct{ Low, High uint16 }
+
+// ParsePorts reads the format of ip_local_reserved_ports, "8080,9000-9100"; an
+// empty value is the empty list.
+func ParsePorts(value string) ([]PortSpan, error) {
+	var spans []PortSpan
 	if value == "" {
-		return &set, nil
+		return nil, nil
 	}
 	for item := range strings.SplitSeq(value, ",") {
 		first, last, isRange := strings.Cut(item, "-")
@@ -45,15 +48,49 @@ func parsePorts(value string) (*portSet, error) {
 		if err1 != nil || err2 != nil || low > high {
 			return nil, fmt.Errorf("is not a list of ports such as 8080,9000-9100: %q", value)
 		}
-		for p := low; p <= high; p++ {
+		spans = append(spans, PortSpan{uint16(low), uint16(high)})
+	}
+	return spans, nil
+}
+
+// parsePorts reads the same into a set.
+func parsePorts(value string) (*portSet, error) {
+	spans, err := ParsePorts(value)
+	if err != nil {
+		return nil, err
+	}
+	var set portSet
+	for _, span := range spans {
+		for p := int(span.Low); p <= int(span.High); p++ {
 			set[p/64] |= 1 << (p % 64)
 		}
 	}
 	return &set, nil
 }
 
-// parsePortRange reads the format of ip_local_port_range, two ports.
-func parsePortRange(value string) (low, high uint16, err error) {
+// FormatPorts writes sorted ports in the same format.
+func FormatPorts(ports []uint16) string {
+	var b []byte
+	for i := 0; i < len(ports); {
+		last := i
+		for last+1 < len(ports) && ports[last+1] == ports[last]+1 {
+			last++
+		}
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, uint64(ports[i]), 10)
+		if last > i {
+			b = append(b, '-')
+			b = strconv.AppendUint(b, uint64(ports[last]), 10)
+		}
+		i = last + 1
+	}
+	return string(b)
+}
+
+// ParsePortRange reads the format of ip_local_port_range, two ports.
+func ParsePortRange(value string) (low, high uint16, err error) {
 	fields := strings.Fields(value)
 	if len(fields) == 2 {
 		l, err1 := strconv.ParseUint(fields[0], 10, 16)

@@ -118,8 +118,7 @@ func significant(a, b uint32) bool {
 
 // Closed tells how many connections to a destination have ended without
 // TIME_WAIT on this host since the start: closed by the peer first, and by RST.
-// A total that is below the one before has begun anew. Destinations that the
-// book does not hold are passed over.
+// A total that is below the one before has begun anew.
 func (b *Book) Closed(netns uint32, at int64, local netip.Addr, remote netip.AddrPort, there, reset uint64) {
 	at = b.arrive(at)
 	if !local.IsValid() || !remote.IsValid() {
@@ -130,7 +129,14 @@ func (b *Book) Closed(netns uint32, at int64, local netip.Addr, remote netip.Add
 	a := addressOf(&s)
 	d := b.lookup(&a)
 	if d == nil {
-		return
+		ns := b.namespace(netns)
+		if ns == nil {
+			b.counter.Ignored++
+			return
+		}
+		if d = b.destination(&a, ns); d == nil {
+			return // no place
+		}
 	}
 	if there < d.there || reset < d.reset {
 		d.begun.at = 0

@@ -4,13 +4,11 @@ package probe
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sort"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -22,6 +20,7 @@ import (
 // census reads what was there before us.
 type census struct {
 	timewait *link.Iter
+	open     *link.Iter
 	programs []*ebpf.Program
 }
 
@@ -53,7 +52,10 @@ func (p *Probe) loadCensus() error {
 		return fmt.Errorf("iter/task_file: %w", err)
 	}
 	defer it.Close()
-	return drainIter(it, func(io.Reader) error { return nil })
+	if err := drainIter(it, func(io.Reader) error { return nil }); err != nil {
+		return err
+	}
+	return p.loadOpen()
 }
 
 func drainIter(it *link.Iter, read func(io.Reader) error) error {
@@ -71,8 +73,10 @@ func drainIter(it *link.Iter, read func(io.Reader) error) error {
 
 // Close detaches the iterators.
 func (c *census) Close() {
-	if c.timewait != nil {
-		c.timewait.Close()
+	for _, it := range []*link.Iter{c.timewait, c.open} {
+		if it != nil {
+			it.Close()
+		}
 	}
 	for _, p := range c.programs {
 		p.Close()
@@ -100,21 +104,29 @@ type Snapshot struct {
 // records of their own. It finds nothing, and no error, where there is no
 // iterator.
 func (p *Probe) CensusTimeWait(policy ReusePolicy) (Snapshot, error) {
-	s := Snapshot{policy: policy, boot: bootNow()}
-	if p.census.timewait == nil {
-		return s, nil
-	}
-	err := drainIter(p.census.timewait, func(rd io.Reader) (err error) {
-		s.found, err = readCensus(rd)
-		return err
-	})
+	s, err := p.CensusAll(policy)
 	if err != nil {
-		return s, fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
+		return s, err
 	}
 	s.found = slices.DeleteFunc(s.found, func(c bpf.Census) bool {
 		return s.entered(&c) > p.attached+uint64(jiffyMax)
 	})
 	sort.Slice(s.found, func(i, j int) bool { return s.found[i].RemainingMs < s.found[j].RemainingMs })
+	return s, nil
+}
+
+// CensusAll is the same with the later ones too.
+func (p *Probe) CensusAll(policy ReusePolicy) (Snapshot, error) {
+	s := Snapshot{policy: policy, boot: bootNow()}
+	if p.census.timewait == nil {
+		return s, nil
+	}
+	err := drainIter(p.census.timewait, func(r io.Reader) error {
+		return readRecords(bufio.NewReaderSize(r, 64<<10), func(c *bpf.Census) { s.found = append(s.found, *c) })
+	})
+	if err != nil {
+		return s, fmt.Errorf("list the sockets in TIME_WAIT: %w", err)
+	}
 	return s, nil
 }
 
@@ -162,24 +174,10 @@ func (r *Reader) Census(sink Sink, s Snapshot) {
 	}
 }
 
-// readCensus reads the iterator's records.
-func readCensus(r io.Reader) ([]bpf.Census, error) {
-	const size = int(unsafe.Sizeof(bpf.Census{}))
-	var found []bpf.Census
-	buf := make([]byte, size)
-	in := bufio.NewReaderSize(r, 64<<10)
-	for {
-		if _, err := io.ReadFull(in, buf); err != nil {
-			if errors.Is(err, io.EOF) {
-				return found, nil
-			}
-			return found, err
-		}
-		c, err := record[bpf.Census](buf)
-		if err != nil {
-			return found, err
-		}
-		found = append(found, *c)
+// Recount hands over a snapshot that is not for the log.
+func (r *Reader) Recount(s Snapshot, take func(*event.Census)) {
+	for i := range s.found {
+		take(r.censusEvent(&s.found[i], s))
 	}
 }
 

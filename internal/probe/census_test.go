@@ -4,6 +4,7 @@ package probe
 
 import (
 	"bytes"
+	"io"
 	"testing"
 	"time"
 
@@ -76,7 +77,11 @@ func TestEntered(t *testing.T) {
 	}
 }
 
-func TestReadCensus(t *testing.T) {
+func TestReadRecords(t *testing.T) {
+	readCensus := func(r io.Reader) (found []bpf.Census, err error) {
+		err = readRecords(r, func(c *bpf.Census) { found = append(found, *c) })
+		return found, err
+	}
 	one, two := bpf.Census{RemainingMs: 1}, bpf.Census{RemainingMs: 2, Loopback: 1}
 	both := append(sampleOf(one), sampleOf(two)...)
 	found, err := readCensus(bytes.NewReader(both))

@@ -136,6 +136,7 @@ func (d *decoder) decodeTimeWait(sample []byte) (event.Event, error) {
 		Timestamps: r.Timestamps != 0,
 		TSRecent:   r.TsRecent,
 		TimeoutMS:  r.TimeoutMs,
+		Bound:      r.Bound != 0,
 	}
 	return &d.timeWait, nil
 }

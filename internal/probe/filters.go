@@ -5,6 +5,7 @@ package probe
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/twscope/twscope/internal/bpf"
 )
@@ -35,6 +36,16 @@ type Endpoint struct {
 type Cgroup struct {
 	ID    uint64
 	Level int
+}
+
+// Connection reports whether the filters by namespace and address select a
+// connection, as they do in the kernel.
+func (f Filters) Connection(netns uint32, local netip.Addr, remote netip.AddrPort) bool {
+	return (len(f.NetNS) == 0 || slices.Contains(f.NetNS, netns)) &&
+		(len(f.Remote) == 0 || slices.ContainsFunc(f.Remote, func(e Endpoint) bool {
+			return (e.Port == 0 || e.Port == remote.Port()) && e.Prefix.Contains(remote.Addr())
+		})) &&
+		(len(f.Local) == 0 || slices.ContainsFunc(f.Local, func(p netip.Prefix) bool { return p.Contains(local) }))
 }
 
 // settings switches on the filters that are in use.

@@ -33,6 +33,7 @@ type namespace struct {
 	kernel.Namespace
 	sysctls map[string]string
 	census  event.NamespaceCensus
+	next    survey // at the next visit
 }
 
 // look is what one visit to a namespace finds.
@@ -42,8 +43,20 @@ type look struct {
 	seen      observe.Seen // by the kernel side, just before counters
 	counters  kernel.Counters
 	snapshot  probe.Snapshot
+	recounted bool     // snapshot is of all sockets in TIME_WAIT, not of those before us
+	timeWaits uint32   // sockets in TIME_WAIT, by sockstat
+	listening []uint16 // ports
 	err       error
 }
+
+// survey is which sockets in TIME_WAIT a visit lists.
+type survey uint8
+
+const (
+	surveyNone    survey = iota
+	surveyEarlier        // than the probe
+	surveyAll
+)
 
 func newNamespaces(s *session) *namespaces {
 	return &namespaces{session: s, root: os.DirFS("/"), known: map[uint32]*namespace{}}
@@ -58,7 +71,7 @@ func (n *namespaces) first() ([]probe.Snapshot, error) {
 	}
 	var snapshots []probe.Snapshot
 	for _, ns := range found.List {
-		l := n.visit(ns, true)
+		l := n.visit(ns, surveyEarlier)
 		if l.err != nil {
 			n.complain(l)
 			continue
@@ -70,8 +83,8 @@ func (n *namespaces) first() ([]probe.Snapshot, error) {
 }
 
 // visit goes into a namespace and looks around.
-func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
-	l := look{namespace: ns}
+func (n *namespaces) visit(ns kernel.Namespace, of survey) look {
+	l := look{namespace: ns, recounted: of == surveyAll}
 	l.err = ns.Do(func() error {
 		var err error
 		// what cannot be read is not known, which is no reason not to go on
@@ -82,12 +95,28 @@ func (n *namespaces) visit(ns kernel.Namespace, census bool) look {
 		if l.counters, err = kernel.ReadCounters(n.root, "proc/thread-self/net"); err != nil {
 			return err
 		}
-		if census {
-			l.snapshot, err = n.session.probe.CensusTimeWait(policy(l.sysctls))
-		}
-		return err
+		return n.list(&l, of)
 	})
 	return l
+}
+
+// list lists the sockets of the namespace that the calling thread is in.
+func (n *namespaces) list(l *look, of survey) error {
+	const proc = "proc/thread-self/net"
+	var err error
+	if l.listening, err = kernel.ReadListeners(n.root, proc); err != nil {
+		return err
+	}
+	if l.timeWaits, err = kernel.ReadTimeWaits(n.root, proc); err != nil {
+		return err
+	}
+	switch of {
+	case surveyEarlier:
+		l.snapshot, err = n.session.probe.CensusTimeWait(policy(l.sysctls))
+	case surveyAll:
+		l.snapshot, err = n.session.probe.CensusAll(policy(l.sysctls))
+	}
+	return err
 }
 
 // policy is what connect() goes by in a namespace.
@@ -108,6 +137,7 @@ func (n *namespaces) add(l look, younger bool) {
 		Namespace: l.namespace, sysctls: l.sysctls, census: l.snapshot.Summary(inode),
 	}
 	s.account.Open(inode, l.seen, l.counters, s.seen(inode), younger)
+	s.budgets.learn(l)
 }
 
 func (n *namespaces) complain(l look) {
@@ -137,19 +167,23 @@ func (n *namespaces) watch(ctx context.Context) {
 		known := n.ask(ctx)
 		var looks []look
 		for _, ns := range found.List {
-			looks = append(looks, n.visit(ns, !known[ns.Inode]))
+			of, ok := known[ns.Inode]
+			if !ok {
+				of = surveyEarlier
+			}
+			looks = append(looks, n.visit(ns, of))
 		}
 		n.hand(ctx, func() { n.compare(looks) })
 	}
 }
 
-// ask returns which namespaces are known.
-func (n *namespaces) ask(ctx context.Context) map[uint32]bool {
-	answer := make(chan map[uint32]bool, 1)
+// ask returns which namespaces are known, and what is to be listed there.
+func (n *namespaces) ask(ctx context.Context) map[uint32]survey {
+	answer := make(chan map[uint32]survey, 1)
 	n.hand(ctx, func() {
-		known := make(map[uint32]bool, len(n.known))
-		for inode := range n.known {
-			known[inode] = true
+		known := make(map[uint32]survey, len(n.known))
+		for inode, ns := range n.known {
+			known[inode] = ns.next
 		}
 		answer <- known
 	})
@@ -184,16 +218,22 @@ func (n *namespaces) compare(looks []look) {
 		known := n.known[inode]
 		if known == nil {
 			n.add(l, true)
-			n.session.reader.Census(n.session.writer, l.snapshot)
+			n.session.reader.Census(n.session.budgets, l.snapshot)
 			continue
 		}
 		known.Namespace = l.namespace
 		n.tellChanges(known, l.sysctls)
 		n.session.account.Update(inode, l.counters, n.session.seen(inode))
+		n.session.budgets.learn(l)
+		known.next = surveyNone
+		if !l.recounted && n.session.budgets.drifted(l) {
+			known.next = surveyAll
+		}
 	}
 	for inode := range n.known {
 		if !there[inode] {
 			n.session.account.Gone(inode)
+			n.session.budgets.forget(inode)
 			delete(n.known, inode)
 		}
 	}
@@ -203,7 +243,7 @@ func (n *namespaces) compare(looks []look) {
 func (n *namespaces) tellChanges(known *namespace, now map[string]string) {
 	for _, name := range names(known.sysctls, now) {
 		if was, is := known.sysctls[name], now[name]; was != is {
-			n.session.writer.Put(&event.SysctlChange{
+			n.session.budgets.log(&event.SysctlChange{
 				Header: event.Header{Time: n.session.reader.Stamp()},
 				NetNS:  known.Inode, Name: name, Old: was, New: is,
 			})
@@ -237,6 +277,7 @@ func (n *namespaces) update() {
 			n.session.account.Update(inode, counters, n.session.seen(inode))
 		case errors.Is(err, kernel.ErrNamespaceGone):
 			n.session.account.Gone(inode)
+			n.session.budgets.forget(inode)
 			delete(n.known, inode)
 		default:
 			n.complain(look{namespace: ns.Namespace, err: err})

@@ -33,7 +33,10 @@ type Options struct {
 	FilterText    map[string][]string
 	Rung          probe.Rung
 	RingBytes     uint32
-	StatsInterval time.Duration // 0: no stats events
+	StatsInterval time.Duration // between stats and between destinations events; 0: none
+	// Destinations is how many a destinations event lists, and MaxDestinations
+	// for how many a budget is kept; 0: 20 and 10,000.
+	Destinations, MaxDestinations int
 	// Hangup asks for the log to be opened again (SIGHUP).
 	Hangup <-chan os.Signal
 	Logger zerolog.Logger // diagnostics
@@ -53,6 +56,8 @@ type Report struct {
 	Path       string
 	Took       time.Duration // from start to attached
 }
+
+const defaultDestinations = 20
 
 // DefaultKinds are written unless --events says otherwise: all but
 // time_wait_end and syn, which cost more than they tell most people.
@@ -78,6 +83,7 @@ type session struct {
 
 	account *observe.Account
 	hosts   *namespaces
+	budgets *budgets
 	told    losses
 	missing uint64 // TIME_WAIT sockets that no program has seen
 	counter counterRung
@@ -94,6 +100,9 @@ type session struct {
 func Run(ctx context.Context, opts Options) (err error) {
 	if opts.Kinds == nil {
 		opts.Kinds = DefaultKinds()
+	}
+	if opts.Destinations == 0 {
+		opts.Destinations = defaultDestinations
 	}
 	s := &session{opts: opts, log: opts.Logger, began: time.Now(), work: make(chan func(), 16)}
 	if err := s.open(); err != nil {
@@ -118,6 +127,7 @@ func (s *session) open() error {
 	s.account = observe.NewAccount(s.coverage())
 	s.counter = newCounterRung(s.probe)
 	s.hosts = newNamespaces(s)
+	s.budgets = newBudgets(s)
 	snapshots, err := s.hosts.first()
 	if err != nil {
 		s.probe.Close()
@@ -129,8 +139,9 @@ func (s *session) open() error {
 		s.probe.Close()
 		return err
 	}
+	s.budgets.engine.Feed(s.startEvent(0))
 	for _, snap := range snapshots {
-		s.reader.Census(s.writer, snap)
+		s.reader.Census(s.budgets, snap)
 	}
 	// the kernel's type information, read to load the programs, is garbage now,
 	// and an idle daemon would keep it for long
@@ -175,6 +186,8 @@ func recordKinds(kinds []event.Kind) []bpf.Kind {
 			records = append(records, bpf.KindTWReuse, bpf.KindTimeWait, bpf.KindConnected)
 		case event.KindConnectFail:
 			records = append(records, bpf.KindConnectFail)
+		case event.KindDestinations, event.KindFinding:
+			records = append(records, bpf.KindTimeWait, bpf.KindTWReuse, bpf.KindConnected, bpf.KindConnectFail)
 		case event.KindSYN:
 			records = append(records, bpf.KindSYN)
 		case event.KindSYNRefused:
@@ -208,11 +221,13 @@ func (s *session) loop(ctx context.Context) error {
 		if s.opts.StatsInterval > 0 && !time.Now().Before(nextStats) {
 			nextStats = nextStats.Add(s.opts.StatsInterval)
 			s.writeStats()
+			s.budgets.tell()
 		}
+		s.budgets.hurry()
 		s.counter.poll(s)
 		s.shed()
 	}
-	err := s.reader.Run(ctx, s.writer, idle)
+	err := s.reader.Run(ctx, s.budgets, idle)
 	cancel(nil)
 	s.waitWatch(watched)
 	return errors.Join(err, s.stop(reason(ctx, err)))
@@ -284,15 +299,16 @@ func reason(ctx context.Context, err error) string {
 // writes the stop event.
 func (s *session) stop(reason string) error {
 	s.hosts.update()
-	if err := s.reader.Drain(s.writer); err != nil {
+	if err := s.reader.Drain(s.budgets); err != nil {
 		s.log.Error().Err(err).Msg("read what is left in the ring")
 	}
 	s.hosts.updateReused()
 	s.counter.now(s)
+	s.budgets.tell()
 	s.writeLosses()
 	// so that the stop event counts the lines that are on disk
 	err := s.writer.Flush()
-	s.writer.Put(&event.Stop{Stats: s.stats(), Reason: reason})
+	s.budgets.log(&event.Stop{Stats: s.stats(), Reason: reason})
 	return err
 }
 

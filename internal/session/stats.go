@@ -133,7 +133,7 @@ func (s *session) writeStats() {
 	s.hosts.update()
 	s.writeLosses()
 	st := s.stats()
-	s.writer.Put(&st)
+	s.budgets.log(&st)
 }
 
 // source is where in the kernel side or the reader something was lost.
@@ -223,7 +223,7 @@ func (s *session) writeLosses() {
 		if at.of != event.KindUnknown {
 			ev.Of = at.of.String()
 		}
-		s.writer.Put(ev)
+		s.budgets.log(ev)
 		s.log.Warn().Str("hop", ev.Hop).Str("of", ev.Of).Uint64("count", ev.Count).Msg(ev.Why)
 	}
 }

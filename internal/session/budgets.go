@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/twscope/twscope/internal/diagnose"
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/kernel"
+	"github.com/twscope/twscope/internal/ports"
+	"github.com/twscope/twscope/internal/probe"
+)
+
+// budgets is the analysis between the reader and the log: it keeps the port
+// budgets, explains failed connects by them, and has the findings follow the
+// events that they are drawn from. Only the goroutine that reads uses it.
+type budgets struct {
+	session *session
+	book    *ports.Book
+	engine  *diagnose.Engine
+	goes    map[uint32]bool // processes by whether they are built by Go
+	opened  int64           // ns: when the open connections were listed last
+	told    int64           // ns: when the budgets were written last
+	drifts  map[uint32]int  // looks in a row that found another number in TIME_WAIT
+	facts   map[uint32]decisive
+	closes  map[probe.Closes]struct{} // as last handed to the book
+}
+
+// decisive is what a look at a namespace found out about its ports.
+type decisive struct {
+	sysctls   map[string]string
+	listening []uint16
+}
+
+const (
+	// listEvery is how long a list of open connections explains failures.
+	listEvery = time.Second
+	// urgentEvery is how often budgets are written out of turn at most.
+	urgentEvery = time.Second
+	// goesMax bounds the processes that are remembered.
+	goesMax = 4096
+	// callsOfGo is how often Go's net.Dial tries a connect() that fails with
+	// EADDRNOTAVAIL (spuriousENOTAVAIL in net/tcpsock_posix.go).
+	callsOfGo = 3
+	// driftLooks is how often in a row sockstat must tell another number
+	// before the sockets in TIME_WAIT are counted anew.
+	driftLooks = 2
+)
+
+func newBudgets(s *session) *budgets {
+	ends := s.probe.Rung(probe.TimeWaitEnd)
+	return &budgets{
+		session: s,
+		book: ports.New(ports.Options{
+			MaxDestinations: s.opts.MaxDestinations, HZ: int(s.opts.Facts.HZ),
+			Ends: ends == probe.Fentry || ends == probe.Kprobe,
+		}),
+		engine: diagnose.New(),
+		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, facts: map[uint32]decisive{},
+	}
+}
+
+// Put takes an event on its way to the log.
+func (b *budgets) Put(ev event.Event) {
+	switch e := ev.(type) {
+	case *event.TimeWait:
+		b.book.Enter(e)
+	case *event.TimeWaitEnd:
+		if r := b.session.probe.Rung(probe.TimeWaitEnd); r == probe.Fentry || r == probe.Kprobe {
+			b.book.Leave(e)
+		}
+	case *event.TWReuse:
+		b.book.Reuse(e)
+	case *event.Census:
+		b.book.Census(e)
+	case *event.ConnectFail:
+		b.explain(e)
+	}
+	b.log(ev)
+}
+
+// log writes an event and the findings that follow from it.
+func (b *budgets) log(ev event.Event) {
+	b.session.writer.Put(ev)
+	for _, f := range b.engine.Feed(ev) {
+		b.session.writer.Put(f)
+	}
+}
+
+// explain fills in why a connect() failed.
+func (b *budgets) explain(e *event.ConnectFail) {
+	if e.Time-b.opened >= int64(listEvery) {
+		b.list()
+	}
+	if b.dialsByGo(e.Owner.PID) {
+		e.PerCall = callsOfGo
+	}
+	b.book.Fail(e)
+}
+
+// dialsByGo tells whether a process connects by Go's net.Dial, as every Go
+// program does but this one, whose lab calls connect() itself.
+func (b *budgets) dialsByGo(pid uint32) bool {
+	if pid == 0 {
+		return false
+	}
+	is, known := b.goes[pid]
+	if !known {
+		if len(b.goes) >= goesMax {
+			clear(b.goes)
+		}
+		root := b.session.hosts.root
+		is = kernel.IsGo(root, pid) && !kernel.SameProgram(root, pid, uint32(os.Getpid()))
+		b.goes[pid] = is
+	}
+	return is
+}
+
+// list brings in what holds ports beside TIME_WAIT, and how connections ended
+// that leave none.
+func (b *budgets) list() {
+	s := b.session
+	began := s.clock.Now()
+	b.opened = began
+	found, err := s.probe.Connections()
+	if err != nil {
+		if !errors.Is(err, probe.ErrNoIterator) {
+			s.log.Error().Err(err).Msg("the ports of open connections are not known")
+		}
+		return
+	}
+	b.book.Jiffies(s.clock.UnixNano(found.Boot), found.Jiffies)
+	closed, err := s.probe.Closes()
+	if err != nil {
+		s.log.Error().Err(err).Msg("how connections were closed is not known")
+	}
+	fresh := make(map[probe.Closes]struct{}, len(closed))
+	for _, c := range closed {
+		fresh[c] = struct{}{}
+		if _, told := b.closes[c]; !told {
+			b.book.Closed(c.NetNS, began, c.Local, c.Remote, c.There, c.Reset)
+		}
+	}
+	b.closes = fresh
+	open := map[uint32][]ports.Open{}
+	for netns := range s.hosts.known {
+		open[netns] = nil
+	}
+	for _, c := range found.List {
+		if c.Local.Port() != 0 {
+			open[c.NetNS] = append(open[c.NetNS], ports.Open{Local: c.Local, Remote: c.Remote, Role: c.Role, Bound: c.Bound})
+		}
+	}
+	for netns, list := range open {
+		b.book.Opens(netns, began, list)
+	}
+}
+
+// tell writes the budgets.
+func (b *budgets) tell() {
+	b.list()
+	now := b.session.reader.Stamp()
+	b.told = now
+	d := b.book.Budgets(now, b.session.opts.Destinations)
+	if len(d.List) == 0 {
+		return
+	}
+	d.Namespaces = b.namespaces(d)
+	b.log(d)
+}
+
+// namespaces tells what decides in the namespaces that a list names, in their
+// order there.
+func (b *budgets) namespaces(d *event.Destinations) []event.NamespacePorts {
+	var list []event.NamespacePorts
+	named := map[uint32]bool{}
+	for i := range d.List {
+		netns := d.List[i].NetNS
+		f, known := b.facts[netns]
+		if named[netns] || !known {
+			continue
+		}
+		named[netns] = true
+		list = append(list, event.NamespacePorts{
+			NetNS: netns, Sysctls: f.sysctls, Listening: kernel.FormatPorts(f.listening), HasListening: true,
+		})
+	}
+	return list
+}
+
+// hurry writes the budgets out of turn when one has run out or is about to.
+func (b *budgets) hurry() {
+	now := b.session.reader.Stamp()
+	if now-b.told >= int64(urgentEvery) && b.book.Urgent(now) {
+		b.tell()
+	}
+}
+
+// learn takes in what a look at a namespace has found.
+func (b *budgets) learn(l look) {
+	netns := l.namespace.Inode
+	now := b.session.reader.Stamp()
+	b.facts[netns] = decisive{l.sysctls, l.listening}
+	b.book.Namespace(netns, now, portFacts(l))
+	if l.recounted {
+		b.session.reader.Recount(l.snapshot, b.book.Census)
+		b.book.EndRecount(netns)
+		b.drifts[netns] = 0
+	}
+}
+
+// drifted reports whether the sockets in TIME_WAIT of a namespace should be
+// counted anew: some were killed, or not seen.
+func (b *budgets) drifted(l look) bool {
+	netns := l.namespace.Inode
+	ours := b.book.TimeWait(netns, b.session.reader.Stamp())
+	slack := max(8, l.timeWaits/100)
+	if ours+slack >= l.timeWaits && l.timeWaits+slack >= ours {
+		b.drifts[netns] = 0
+		return false
+	}
+	b.drifts[netns]++
+	if b.drifts[netns] < driftLooks {
+		return false
+	}
+	b.book.BeginRecount(netns, b.session.reader.Stamp())
+	return true
+}
+
+// forget drops a namespace that has gone.
+func (b *budgets) forget(netns uint32) {
+	b.book.Forget(netns)
+	delete(b.drifts, netns)
+	delete(b.facts, netns)
+}
+
+// portFacts is a look in the terms of the book. What cannot be read is not
+// known, and the book says so.
+func portFacts(l look) ports.Facts {
+	f := ports.Facts{TWReuse: -1, ReuseDelayMS: 1000, Blocked: new(ports.PortSet)}
+	f.RangeLow, f.RangeHigh, _ = kernel.ParsePortRange(l.sysctls[kernel.SysctlPortRange])
+	if spans, err := kernel.ParsePorts(l.sysctls[kernel.SysctlReservedPorts]); err == nil {
+		f.Reserved = new(ports.PortSet)
+		for _, s := range spans {
+			f.Reserved.Add(s.Low, s.High)
+		}
+	}
+	for _, p := range l.listening {
+		f.Blocked.Add(p, p)
+	}
+	number := func(name string, take func(int)) {
+		if n, err := strconv.Atoi(l.sysctls[name]); err == nil && n >= 0 {
+			take(n)
+		}
+	}
+	number(kernel.SysctlTWReuse, func(n int) { f.TWReuse = n })
+	number(kernel.SysctlTWReuseDelay, func(n int) { f.ReuseDelayMS = uint32(n) })
+	number(kernel.SysctlMaxTWBuckets, func(n int) { f.MaxTWBuckets = uint32(n) })
+	return f
+}

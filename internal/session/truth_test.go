@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -22,6 +23,9 @@ import (
 
 // few is a number of connections: less in short tests and on an emulated CPU.
 func few(here, slow int) int {
+	if n, err := strconv.Atoi(os.Getenv("TWSCOPE_CONNECTIONS")); err == nil {
+		return n
+	}
 	if testing.Short() || os.Getenv("TWSCOPE_VM") != "" {
 		return slow
 	}

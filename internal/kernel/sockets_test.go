@@ -151,7 +151,7 @@ func FuzzReadListeners(f *testing.F) {
 
 func FuzzReadTimeWaits(f *testing.F) {
 	f.Add("TCP: inuse 5 orphan 0 tw 1234 alloc 7 mem 1\n")
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		_, _ = kernel.ReadTimeWaits(fstest.MapFS{"net/sockstat": {Data: []byte(text)}}, "net")
 	})
 }

@@ -80,7 +80,7 @@ func TestTableAgainstModel(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(tt.tuples)))
 			tab := newTable(true)
 			var m model
-			now := uint64(1000 * ms)
+			now := 1000 * ms
 			for round := range tt.rounds {
 				now += r.Uint64N(3) * ms
 				n := r.IntN(tt.tuples)

@@ -56,7 +56,7 @@ func newBudgets(s *session) *budgets {
 	return &budgets{
 		session: s,
 		book: ports.New(ports.Options{
-			MaxDestinations: s.opts.MaxDestinations, HZ: int(s.opts.Facts.HZ),
+			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
 			Ends: ends == probe.Fentry || ends == probe.Kprobe,
 		}),
 		engine: diagnose.New(),

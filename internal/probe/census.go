@@ -33,6 +33,13 @@ func (p *Probe) openCensus() {
 		choice.Tried = []Attempt{{Iterator, err}}
 		choice.Lost = "sockets that were in TIME_WAIT before the start, and who opened the connections that were open then"
 	}
+	if err := p.loadOpen(); err != nil {
+		p.census.open = nil
+		choice.Tried = append(choice.Tried, Attempt{Iterator, err})
+		if choice.Lost == "" {
+			choice.Lost = "which ports are held by open connections: budgets know those in TIME_WAIT only"
+		}
+	}
 	p.choices = append(p.choices, choice)
 }
 
@@ -52,10 +59,7 @@ func (p *Probe) loadCensus() error {
 		return fmt.Errorf("iter/task_file: %w", err)
 	}
 	defer it.Close()
-	if err := drainIter(it, func(io.Reader) error { return nil }); err != nil {
-		return err
-	}
-	return p.loadOpen()
+	return drainIter(it, func(io.Reader) error { return nil })
 }
 
 func drainIter(it *link.Iter, read func(io.Reader) error) error {

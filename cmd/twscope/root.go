@@ -59,7 +59,7 @@ func newRootCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newSchemaCmd(), newVersionCmd())
+	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

@@ -44,8 +44,8 @@ const (
 	sgrCyan   = "\x1b[36m"
 )
 
-func colorOf(k event.Kind) string {
-	switch k {
+func colorOf(ev event.Event) string {
+	switch ev.Kind() {
 	case event.KindConnectFail, event.KindPAWSReject:
 		return sgrRed
 	case event.KindSYNRefused, event.KindLoss, event.KindSysctlChange:
@@ -56,6 +56,8 @@ func colorOf(k event.Kind) string {
 		return sgrCyan
 	case event.KindStart, event.KindStats, event.KindStop:
 		return sgrBold
+	case event.KindFinding:
+		return findingColor(ev)
 	}
 	return sgrDim
 }
@@ -69,7 +71,7 @@ func (t *tailText) line(ev event.Event) string {
 	if u, ok := ev.(*event.Unknown); ok {
 		name = event.Clean(u.Name)
 	}
-	b.WriteString("  " + t.paint(colorOf(ev.Kind()), name) + pad(name, len("sysctl_change")))
+	b.WriteString("  " + t.paint(colorOf(ev), name) + pad(name, len("sysctl_change")))
 	if s, ok := ev.(interface{ Connection() *event.Socket }); ok {
 		k := s.Connection()
 		netns, conn, owner := number(k.NetNS), connection(k), ownerText(&k.Owner)
@@ -163,6 +165,10 @@ func facts(ev event.Event, zone *time.Location) string {
 		return join(how, fmt.Sprintf("attempt %d", ev.Attempts), duration(ev.DelayMS)+" after the first", cgroup(&ev.Socket))
 	case *event.PAWSReject:
 		return pawsFacts(ev)
+	case *event.Finding:
+		return findingFacts(ev)
+	case *event.Destinations:
+		return destinationsFacts(ev)
 	case *event.SysctlChange:
 		return fmt.Sprintf("%s: %s -> %s%s", ev.Name, orNone(ev.Old), orNone(ev.New), prefixed(" in netns ", number(ev.NetNS)))
 	case *event.Loss:
@@ -274,7 +280,7 @@ func connectFailFacts(c *event.ConnectFail) string {
 	if c.Inferred {
 		inferred = "errno inferred"
 	}
-	return join(fmt.Sprintf("%s: %s %d-%d", errno, what, c.RangeLow, c.RangeHigh), inferred, cgroup(&c.Socket))
+	return join(fmt.Sprintf("%s: %s %d-%d", errno, what, c.RangeLow, c.RangeHigh), inferred, causeText(c), cgroup(&c.Socket))
 }
 
 func synFacts(s *event.SYN) string {

@@ -68,7 +68,7 @@ func portExhaustionDoc() Code {
 			"The budget is per destination: others can still be reached.",
 		Detected: "Opens with a connect_fail event whose cause is time_wait_not_reusable, ports_in_use, range_tiny, reserved or " +
 			"bound_without_no_port, as soon as the next destinations event tells the rates, or after 1 s without. " +
-			"Closes when no connect() has failed for 15 s and a tenth of the ports is free. Two numbers of failures are told where they are known: " +
+			"Closes when no connect() has failed for 15 s and a tenth of the ports is free, or none has for 75 s. Two numbers of failures are told where they are known: " +
 			"calls of the kernel, and calls of the program (Go's net.Dial tries three times).",
 		Confidence: "0.97: that connect() failed is what the kernel returned; the cause is computed from the budget at that instant. " +
 			"0.9 if the errno was inferred from the socket's state." + lossesLower,

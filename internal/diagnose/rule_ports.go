@@ -111,11 +111,11 @@ func (v *view) taken() string {
 	case event.CauseRangeTiny:
 		return fmt.Sprintf("%s has no more than %s, and %s taken%s", where, ports(b.PortsTotal+b.PortsReserved+b.PortsBlocked), allOf(b.PortsTotal), who)
 	case event.CauseReserved:
-		return fmt.Sprintf("of %s, %s reserved (ip_local_reserved_ports), and %s left %s taken%s", where,
-			several(b.PortsReserved, "port is", "ports are"), theOnes(b.PortsTotal), be(b.PortsTotal), who)
+		return fmt.Sprintf("of %s, %s reserved (ip_local_reserved_ports), and %s%s", where,
+			several(b.PortsReserved, "port is", "ports are"), theRest(b.PortsTotal), who)
 	case event.CauseBoundWithoutNoPort:
-		return fmt.Sprintf("of %s, %s taken by bind() without IP_BIND_ADDRESS_NO_PORT or by listen(), and %s left %s taken too%s", where,
-			several(b.PortsBlocked+b.Bound, "port is", "ports are"), theOnes(b.PortsTotal-min(b.PortsTotal, b.Bound)), be(b.PortsTotal-min(b.PortsTotal, b.Bound)), who)
+		return fmt.Sprintf("of %s, %s taken by bind() without IP_BIND_ADDRESS_NO_PORT or by listen(), and %s%s", where,
+			several(b.PortsBlocked+b.Bound, "port is", "ports are"), theRest(b.PortsTotal-min(b.PortsTotal, b.Bound)), who)
 	}
 	return fmt.Sprintf("%s in TIME_WAIT%s; %s", v.share(b.TimeWait, from), who, v.reason())
 }
@@ -130,11 +130,14 @@ func allOf(n uint32) string {
 	return fmt.Sprintf("all %s usable ones are", group(n))
 }
 
-func theOnes(n uint32) string {
-	if n == 1 {
-		return "the one"
+func theRest(n uint32) string {
+	switch n {
+	case 0:
+		return "none is left"
+	case 1:
+		return "the one that is left is taken too"
 	}
-	return "the " + group(n)
+	return fmt.Sprintf("the %s that are left are taken too", group(n))
 }
 
 // share writes how many of the ports something holds.
@@ -142,7 +145,7 @@ func (v *view) share(n uint32, from string) string {
 	total := v.budget.PortsTotal
 	switch {
 	case total == 0:
-		return fmt.Sprintf("%s, none of them usable, %s", from, be(uint32(2)))
+		return fmt.Sprintf("%s %s are", group(n), from)
 	case total == 1:
 		return "the only " + from + " is"
 	case n >= total:
@@ -160,22 +163,21 @@ func (v *view) reason() string {
 	if v.ns.timestampsOff() {
 		none = "this host negotiates no TCP timestamps (net.ipv4.tcp_timestamps=0)"
 	}
-	them := "re-use them"
 	switch most := max(r.NoTimestamps, r.LoopbackOnly, r.Disabled, r.TooYoung, r.FinWait2); {
 	case most == 0:
 		return "why they cannot be re-used is unknown"
 	case most == r.NoTimestamps && known && (reuse == 1 || reuse == 2 && v.key.loopback()):
-		return fmt.Sprintf("%s, so tcp_tw_reuse=%d cannot %s", none, reuse, them)
+		return fmt.Sprintf("%s, so tcp_tw_reuse=%d cannot re-use them", none, reuse)
 	case most == r.NoTimestamps:
-		return none + ", so tcp_tw_reuse=1 could not " + them + " either"
+		return none + ", so tcp_tw_reuse=1 could not re-use them either"
 	case most == r.LoopbackOnly && v.budget.Timestamps == event.TimestampsNo:
-		return none + ", so tcp_tw_reuse could not " + them + " whatever it is set to"
+		return none + ", so tcp_tw_reuse could not re-use them whatever it is set to"
 	case most == r.LoopbackOnly:
 		return "tcp_tw_reuse=2 re-uses those of loopback connections only"
 	case most == r.Disabled && known:
-		return "tcp_tw_reuse=0 does not allow connect() to " + them
+		return "tcp_tw_reuse=0 does not allow connect() to re-use them"
 	case most == r.Disabled:
-		return "whether tcp_tw_reuse allows connect() to " + them + " is unknown"
+		return "whether tcp_tw_reuse allows connect() to re-use them is unknown"
 	case most == r.TooYoung:
 		return fmt.Sprintf("tcp_tw_reuse takes over only those that are older than %s ms", group(v.ns.delayMS()))
 	}

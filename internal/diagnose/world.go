@@ -175,10 +175,14 @@ func (d *destination) takeFailure(c *event.ConnectFail) {
 // destination that has none.
 func (d *destination) withoutBudget() {
 	f := &d.fail
+	was := d.budget
+	d.failing = 0
 	d.budget = event.Destination{
 		NetNS: d.key.netns, Laddr: d.key.laddr, Raddr: d.key.raddr, Rport: d.key.rport,
 		PortsTotal: f.total, InUse: f.use, TimeWait: f.timeWait, Refused: f.refused,
-		Timestamps: f.timestamps, ExhaustedInS: 0, Failed: d.failures, PID: f.pid, Comm: f.comm,
+		Timestamps: f.timestamps, ExhaustedInS: 0, PID: f.pid, Comm: f.comm,
+		Failed: max(d.failures, was.Failed), FailedCalls: was.FailedCalls, Reused: was.Reused,
+		ClosedHere: was.ClosedHere, ClosedThere: was.ClosedThere, ClosedReset: was.ClosedReset,
 		Unknown: []string{"the rate of new connections"},
 	}
 	d.budget.Reusable = uint32(uint64(f.timeWait) - min(uint64(f.timeWait), f.refused.Total()))

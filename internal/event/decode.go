@@ -52,7 +52,11 @@ func Decode(line []byte) (Event, error) {
 		return decodeUnknown(line, name)
 	}
 	ev := d.create()
-	return ev, d.decode(ev, line)
+	strangers, err := d.decode(ev, line)
+	if h, ok := ev.(interface{ setStrangers(n int) }); ok {
+		h.setStrangers(strangers)
+	}
+	return ev, err
 }
 
 // invalidJSON says what is wrong with a line that is not JSON.
@@ -92,30 +96,35 @@ func describe(line []byte) (*description, string, error) {
 func decodeUnknown(line []byte, name string) (Event, error) {
 	u := &Unknown{Name: name, Line: bytes.Clone(line)}
 	d := description{members: []member{timeMember(func(u *Unknown) *Header { return &u.Header })}}
-	return u, d.decode(u, line)
+	_, err := d.decode(u, line)
+	return u, err
 }
 
-// decode reads the members of line, a valid JSON object, into ev.
-func (d *description) decode(ev Event, line []byte) error {
+// decode reads the members of line, a valid JSON object, into ev, and counts
+// those that it passes over.
+func (d *description) decode(ev Event, line []byte) (strangers int, err error) {
 	var seen uint64 // bit i: members[i]; no kind has more than 64
 	at := 0
 	for m := (members{rest: line[1:]}); m.next(); {
 		i := d.find(m.name, at)
 		if i < 0 {
+			if string(m.name) != nameEvent {
+				strangers++
+			}
 			continue
 		}
 		if err := d.members[i].set(ev, m.value); err != nil {
-			return fmt.Errorf("%s: member %q: %w", d.kind, m.name, err)
+			return strangers, fmt.Errorf("%s: member %q: %w", d.kind, m.name, err)
 		}
 		seen |= 1 << i
 		at = i + 1
 	}
 	for i := range d.members {
 		if seen&(1<<i) == 0 && !d.members[i].optional {
-			return fmt.Errorf("%s: member %q is missing", d.kind, d.members[i].name)
+			return strangers, fmt.Errorf("%s: member %q is missing", d.kind, d.members[i].name)
 		}
 	}
-	return nil
+	return strangers, nil
 }
 
 // find returns the index of the member of that name, or -1. It looks from

@@ -56,7 +56,16 @@ type Event interface {
 // Header is what every event carries.
 type Header struct {
 	Time int64 // nanoseconds since the Unix epoch, UTC; JSON: RFC 3339 with nanoseconds
+	// Strangers is how many members of the line Decode passed over because
+	// this version does not know them. It is not in JSON, and not known of an
+	// *Unknown.
+	Strangers int
 }
+
+func (h *Header) setStrangers(n int) { h.Strangers = n }
+
+// Unread returns Strangers.
+func (h *Header) Unread() int { return h.Strangers }
 
 // UnixNano returns the time of the event.
 func (h *Header) UnixNano() int64 { return h.Time }

@@ -129,8 +129,11 @@ func (a *Account) reconcile(netns uint32, b *book) []event.Reconciliation {
 	if a.coverage.Reused {
 		add("TWRecycled", b.seen.Reused-b.seen0.Reused, "")
 	}
+	const overflow = "TCPTimeWaitOverflow"
 	if a.coverage.Overflow {
-		add("TCPTimeWaitOverflow", b.seen.Overflow-b.seen0.Overflow, "")
+		add(overflow, b.seen.Overflow-b.seen0.Overflow, "")
+	} else if grown, ok := b.counters.Delta(b.counters0, overflow); ok {
+		add(overflow, uint64(max(grown, 0)), "only the kernel counts these here")
 	}
 	for _, counter := range a.coverage.PAWS {
 		add(counter, b.seen.PAWS[counter]-b.seen0.PAWS[counter], "")

@@ -86,6 +86,11 @@ func (b *budgets) Put(ev event.Event) {
 // log writes an event and the findings that follow from it.
 func (b *budgets) log(ev event.Event) {
 	b.session.writer.Put(ev)
+	b.follow(ev)
+}
+
+// follow writes the findings that follow from an event.
+func (b *budgets) follow(ev event.Event) {
 	for _, f := range b.engine.Feed(ev) {
 		b.session.writer.Put(f)
 	}

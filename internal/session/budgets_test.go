@@ -261,3 +261,21 @@ func TestBudgetFromBeforeTheStart(t *testing.T) {
 	}
 	l.replays(t)
 }
+
+// TestBucketsOverflow: tcp_max_tw_buckets cuts TIME_WAIT short.
+func TestBucketsOverflow(t *testing.T) {
+	n := newNarrow(t, "0", "0", lab.Server{})
+	must(t, n.client.Sysctl("net.ipv4.tcp_max_tw_buckets", "20"))
+	w := n.watch(t)
+	before := must1[lab.Counters](t)(n.client.Netstat())
+	n.run(t, lab.Load{Connections: 100, ClosesFirst: true})
+	overflow := must1[lab.Counters](t)(n.client.Netstat()).Since(before)["TCPTimeWaitOverflow"]
+	w.eventually(func(l log) bool { return len(findings(l, "tw-bucket-overflow")) > 0 }, "a finding tw-bucket-overflow")
+	l := w.stop()
+	r := l.reconciled(t, n.client.Inode(), "TCPTimeWaitOverflow")
+	if overflow == 0 || r.Kernel != int64(overflow) || r.Difference != 0 {
+		t.Errorf("%+v, the kernel counted %d", r, overflow)
+	}
+	t.Log(findings(l, "tw-bucket-overflow")[0].Summary)
+	l.replays(t)
+}

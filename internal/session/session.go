@@ -89,6 +89,7 @@ type session struct {
 	counter counterRung
 	shedder probe.Shedder
 	start   atomic.Pointer[event.Start]
+	recycle []event.ConfigLine // that set tcp_tw_recycle
 	stepped time.Duration // step of the wall clock already noted
 
 	// work is what other goroutines want done by the one that reads.
@@ -133,13 +134,14 @@ func (s *session) open() error {
 		s.probe.Close()
 		return err
 	}
+	s.findRecycle()
 	s.describe()
 	s.reader.Stamp()
 	if err := s.openLog(); err != nil {
 		s.probe.Close()
 		return err
 	}
-	s.budgets.engine.Feed(s.startEvent(0))
+	s.budgets.follow(s.startEvent(0)) // the log has written it
 	for _, snap := range snapshots {
 		s.reader.Census(s.budgets, snap)
 	}
@@ -153,6 +155,18 @@ func (s *session) open() error {
 		})
 	}
 	return nil
+}
+
+// findRecycle reads the configuration files once: what they say has been
+// applied at boot.
+func (s *session) findRecycle() {
+	lines, err := kernel.RecycleLines(s.hosts.root)
+	if err != nil {
+		s.log.Debug().Err(err).Msg("read the configuration files of sysctl")
+	}
+	for _, l := range lines {
+		s.recycle = append(s.recycle, event.ConfigLine{File: l.File, Line: uint32(l.No), Text: l.Text})
+	}
 }
 
 func (s *session) openLog() error {

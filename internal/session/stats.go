@@ -243,6 +243,7 @@ func (s *session) describe() {
 		}
 	}
 	e.Sysctls, e.Census = s.hosts.describe()
+	e.Recycle = s.recycle
 	s.start.Store(e)
 }
 

@@ -55,6 +55,9 @@ func (e *Engine) Feed(ev event.Event) []*event.Finding {
 		return e.out
 	}
 	e.begun = true
+	if e.due != 0 && e.now >= e.due && kind != event.KindStop {
+		e.tellOverdue()
+	}
 	switch ev := ev.(type) {
 	case *event.ConnectFail:
 		e.connectFail(ev)
@@ -64,9 +67,6 @@ func (e *Engine) Feed(ev event.Event) []*event.Finding {
 		if c, err := e.enc.Canonical(ev); err == nil {
 			e.take(c)
 		}
-	}
-	if e.due != 0 && e.now >= e.due && kind != event.KindStop {
-		e.tellOverdue()
 	}
 	return e.out
 }
@@ -133,12 +133,10 @@ func (e *Engine) tellOverdue() {
 		switch {
 		case d.due == 0:
 		case d.due <= e.now:
-			d.due = 0
-			if d.at == 0 || !d.listed {
-				d.withoutBudget()
-			}
+			d.withoutBudget()
 			v := &view{destination: d, ns: e.world.namespace(d.key.netns), now: e.now}
 			e.book.settle(e, PortExhaustion, v.subject(), e.exhaustion(v))
+			d.due = 0
 		case e.due == 0 || d.due < e.due:
 			e.due = d.due
 		}
@@ -162,14 +160,14 @@ func (e *Engine) destinations(ev *event.Destinations) {
 		}
 	}
 	for _, d := range w.order {
-		if !d.listed && (d.at == 0 || ev.Omitted > 0 && e.now-d.at < absence) {
+		if !d.listed && !d.away && (d.at == 0 || ev.Omitted > 0 && e.now-d.at < absence) {
 			continue // nothing is known of now
 		}
 		if !d.listed {
 			d.takeAbsence(e.now)
 		}
-		d.due = 0
 		e.judge(&view{destination: d, ns: w.namespace(d.key.netns), now: e.now})
+		d.due = 0
 	}
 	e.judgeBinds()
 	w.sweep(func(d *destination) bool {

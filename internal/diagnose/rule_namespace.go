@@ -99,7 +99,7 @@ func (e *Engine) binds(n *namespace, u *bindUse) judgement {
 	switch {
 	// Ports that are blocked without a bound connection are mostly those of
 	// servers that do not listen yet, so they alone prove nothing.
-	case u.failing || u.bound >= 20 && taken*10 >= size:
+	case u.failing && taken > 0 || u.bound >= 20 && taken*10 >= size:
 		j.state = bad
 	case taken*20 < size || u.bound == 0:
 		j.state, j.calm = good, 15*second

@@ -63,7 +63,7 @@ func (e *Engine) exhaustion(v *view) judgement {
 	switch quiet := v.now - v.lastFail; {
 	case v.lastFail == 0:
 		return j
-	case quiet < failingFor:
+	case quiet < failingFor || v.due != 0:
 		j.state = bad
 	case quiet >= troubleGap || uint64(v.used())*10 <= uint64(b.PortsTotal)*9:
 		j.state, j.since, j.calm = good, v.lastFail, 15*second
@@ -186,7 +186,7 @@ func (v *view) reason() string {
 
 // rates compares what the budget sustains with what is asked for.
 func (v *view) rates() string {
-	if v.at == 0 || v.load() == 0 {
+	if !v.rated {
 		return fmt.Sprintf("this budget sustains %s conn/s, the load is unknown", atLeast(v.budget.SustainableRate))
 	}
 	return fmt.Sprintf("this budget sustains %s conn/s, the load is %s", atLeast(v.budget.SustainableRate), about(v.load()))
@@ -231,7 +231,7 @@ func (v *view) evidence() []event.Fact {
 	add(num("refused_fin_wait2", b.Refused.FinWait2), b.Refused.FinWait2 > 0)
 	add(num("tcp_tw_reuse", reuse), known)
 	add(txt("timestamps", b.Timestamps.String()), true)
-	add(rate("load", v.load()), v.at != 0)
+	add(rate("load", v.load()), v.rated)
 	add(rate("sustainable_rate", b.SustainableRate), true)
 	add(num("reused", b.Reused), b.Reused > 0)
 	add(num("failed_in_kernel", b.Failed), b.Failed > 0)

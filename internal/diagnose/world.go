@@ -85,6 +85,8 @@ type destination struct {
 	budget event.Destination
 	at     int64 // ns, of the budget; 0: there is none
 	listed bool  // it is in the latest destinations event
+	away   bool  // it counts as idle, because it is in none any more
+	rated  bool  // the rates are known
 	// failing is the pace of failed calls of programs where known how many
 	// kernel calls one makes, and else of failed kernel calls, per second.
 	failing float64
@@ -140,7 +142,7 @@ func (d *destination) takeBudget(b *event.Destination, now int64) {
 	if b.Failed > d.budget.Failed && b.ExhaustedInS == 0 && d.lastFail != 0 {
 		d.lastFail = max(d.lastFail, now)
 	}
-	d.budget, d.at, d.listed = *b, now, true
+	d.budget, d.at, d.listed, d.away, d.rated = *b, now, true, false, true
 }
 
 // takeAbsence notes that a destination is in no budget any more.
@@ -148,7 +150,7 @@ func (d *destination) takeAbsence(now int64) {
 	b := &d.budget
 	b.InUse, b.TimeWait, b.Reusable, b.Bound = 0, 0, 0, 0
 	b.Refused, b.ReusableInMS, b.Rate, b.RateOut, b.ExhaustedInS = event.Refused{}, 0, 0, 0, -1
-	d.failing, d.at = 0, now
+	d.failing, d.away = 0, true
 }
 
 // takeFailure brings in a failed connect().
@@ -171,22 +173,20 @@ func (d *destination) takeFailure(c *event.ConnectFail) {
 	d.failures++
 }
 
-// withoutBudget makes of the numbers of the failure a budget, for a
-// destination that has none.
+// withoutBudget brings in the numbers of the failure itself, which are those
+// of its instant, where no budget has followed. Rates are those of the latest
+// budget, if there is one.
 func (d *destination) withoutBudget() {
-	f := &d.fail
-	was := d.budget
-	d.failing = 0
-	d.budget = event.Destination{
-		NetNS: d.key.netns, Laddr: d.key.laddr, Raddr: d.key.raddr, Rport: d.key.rport,
-		PortsTotal: f.total, InUse: f.use, TimeWait: f.timeWait, Refused: f.refused,
-		Timestamps: f.timestamps, ExhaustedInS: 0, PID: f.pid, Comm: f.comm,
-		Failed: max(d.failures, was.Failed), FailedCalls: was.FailedCalls, Reused: was.Reused,
-		ClosedHere: was.ClosedHere, ClosedThere: was.ClosedThere, ClosedReset: was.ClosedReset,
-		Unknown: []string{"the rate of new connections"},
+	f, b := &d.fail, &d.budget
+	b.NetNS, b.Laddr, b.Raddr, b.Rport = d.key.netns, d.key.laddr, d.key.raddr, d.key.rport
+	b.PortsTotal, b.InUse, b.TimeWait, b.Refused = f.total, f.use, f.timeWait, f.refused
+	b.Reusable = uint32(uint64(f.timeWait) - min(uint64(f.timeWait), f.refused.Total()))
+	b.Timestamps, b.ExhaustedInS, b.Failed = f.timestamps, 0, max(b.Failed, d.failures)
+	if !d.listed || d.lastFail-d.at > failingFor {
+		b.PID, b.Comm, b.Rate, d.failing, d.rated = f.pid, f.comm, 0, 0, false
+		b.SustainableRate = sustains(f.total, 0, 0)
+		b.Unknown = []string{"the rate of new connections"}
 	}
-	d.budget.Reusable = uint32(uint64(f.timeWait) - min(uint64(f.timeWait), f.refused.Total()))
-	d.budget.SustainableRate = sustains(f.total, 0, 1000)
 }
 
 func grown(from, to uint64) uint64 { return to - min(from, to) }

@@ -58,30 +58,40 @@ func (p portSpan) String() string {
 	return strconv.Itoa(int(p.low)) + "-" + strconv.Itoa(int(p.high))
 }
 
-// within returns the parts that are in a span and, if besides is not the zero
-// span, not in besides.
-func (l portList) within(in, besides portSpan) portList {
+// within returns the ports that are in a span too.
+func (l portList) within(in portSpan) portList {
 	var out portList
-	add := func(low, high uint16) {
-		if low <= high {
+	for _, p := range l {
+		if low, high := max(p.low, in.low), min(p.high, in.high); low <= high {
 			out = append(out, portSpan{low, high})
 		}
 	}
+	return out
+}
+
+// besides returns the ports that are not in a span.
+func (l portList) besides(not portSpan) portList {
+	var out portList
 	for _, p := range l {
-		low, high := max(p.low, in.low), min(p.high, in.high)
-		if low > high {
+		if p.high < not.low || p.low > not.high {
+			out = append(out, p)
 			continue
 		}
-		if besides == (portSpan{}) || high < besides.low || low > besides.high {
-			add(low, high)
-			continue
+		if p.low < not.low {
+			out = append(out, portSpan{p.low, not.low - 1})
 		}
-		if low < besides.low {
-			add(low, besides.low-1)
+		if p.high > not.high {
+			out = append(out, portSpan{not.high + 1, p.high})
 		}
-		if high > besides.high {
-			add(besides.high+1, high)
-		}
+	}
+	return out
+}
+
+// without returns the ports that are not in m, in order.
+func (l portList) without(m portList) portList {
+	out := l.union(nil)
+	for _, p := range m {
+		out = out.besides(p)
 	}
 	return out
 }

@@ -184,12 +184,12 @@ func (v *view) widenRange() (event.Remedy, bool) {
 	r := widenRange.remedy("")
 	r.Do = fmt.Sprintf("sysctl -w net.ipv4.ip_local_port_range=\"%d %d\" (now %d %d)", to.low, to.high, in.low, in.high)
 	reserved, known := v.ns.reserved()
-	reserved = reserved.within(to, in)
+	reserved = reserved.within(to).besides(in)
 	taken := reserved
 	if v.ns.knowsListening {
-		listening := v.ns.listening.within(to, in)
+		listening := v.ns.listening.within(to).besides(in)
 		taken = taken.union(listening)
-		if open := without(listening, reserved); len(open) > 0 {
+		if open := listening.without(reserved); len(open) > 0 {
 			r.Caveat = fmt.Sprintf("port %s %s listened on and would lie in the range: a service may not start again while a connection holds its port, "+
 				"so reserve them first, in net.ipv4.ip_local_reserved_ports", open, be(open.count()))
 		} else {
@@ -212,15 +212,6 @@ func (v *view) widenRange() (event.Remedy, bool) {
 	return r, more > 0
 }
 
-// without returns the ports of l that are not in m.
-func without(l, m portList) portList {
-	out := l.union(nil)
-	for _, p := range m {
-		out = out.within(portSpan{0, math.MaxUint16}, p)
-	}
-	return out
-}
-
 func (v *view) freeReserved() (event.Remedy, bool) {
 	b := &v.budget
 	all := b.PortsTotal + b.PortsReserved + b.PortsBlocked
@@ -238,7 +229,7 @@ func (v *view) blockedByBind() uint32 {
 	if !known || !v.ns.knowsListening {
 		return b.PortsBlocked
 	}
-	return b.PortsBlocked - min(b.PortsBlocked, v.ns.listening.within(in, portSpan{}).count())
+	return b.PortsBlocked - min(b.PortsBlocked, v.ns.listening.within(in).count())
 }
 
 func (v *view) bindNoPort() (event.Remedy, bool) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -127,6 +128,28 @@ func (p *Probe) Closes() ([]Closes, error) {
 	// entries that come while we look may make us see one twice or late
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
 		return list, fmt.Errorf("read how connections were closed: %w", err)
+	}
+	return list, nil
+}
+
+// Listeners lists the ports on which somebody listens, sorted, by network
+// namespace.
+func (p *Probe) Listeners() (map[uint32][]uint16, error) {
+	list := map[uint32][]uint16{}
+	var key bpf.ListenerKey
+	var l bpf.Listener
+	it := p.loader.maps["tws_listeners"].Iterate()
+	for it.Next(&key, &l) {
+		if l.Sockets > 0 {
+			list[key.Netns] = append(list[key.Netns], key.Port)
+		}
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("read who listens: %w", err)
+	}
+	for netns := range list {
+		slices.Sort(list[netns])
+		list[netns] = slices.Compact(list[netns])
 	}
 	return list, nil
 }

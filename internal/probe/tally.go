@@ -53,18 +53,24 @@ func (p *Probe) Tallies() (map[uint32]*Tally, error) {
 	return tallies, nil
 }
 
+// placesTried is TWS_NETNS_TRIES in bpf/maps.h: so many places behind the first
+// may be a namespace's.
+const placesTried = 8
+
 // Tally returns the counts of one network namespace.
 func (p *Probe) Tally(inode uint32) (*Tally, error) {
-	places, err := p.places()
-	if err != nil {
-		return nil, err
-	}
+	m := p.loader.maps["tws_places"]
 	t := &Tally{PAWS: map[string]uint64{}}
-	for i, place := range places {
+	for i := range uint32(placesTried) {
+		at := (inode + i) % m.MaxEntries()
+		var place bpf.NetnsPlace
+		if err := m.Lookup(at, &place); err != nil {
+			return nil, fmt.Errorf("read the counts of the kernel side: %w", err)
+		}
 		if place.Netns != inode {
 			continue
 		}
-		if err := p.addTally(t, uint32(i)); err != nil {
+		if err := p.addTally(t, at); err != nil {
 			return nil, err
 		}
 	}

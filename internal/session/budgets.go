@@ -26,14 +26,10 @@ type budgets struct {
 	opened  int64           // ns: when the open connections were listed last
 	told    int64           // ns: when the budgets were written last
 	drifts  map[uint32]int  // looks in a row that found another number in TIME_WAIT
-	facts   map[uint32]decisive
-	closes  map[probe.Closes]struct{} // as last handed to the book
-}
-
-// decisive is what a look at a namespace found out about its ports.
-type decisive struct {
-	sysctls   map[string]string
-	listening []uint16
+	// by namespace: the sysctls, and the ports on which somebody listens
+	sysctls   map[uint32]map[string]string
+	listening map[uint32][]uint16
+	closes    map[probe.Closes]struct{} // as last handed to the book
 }
 
 const (
@@ -60,7 +56,7 @@ func newBudgets(s *session) *budgets {
 			Ends: ends == probe.Fentry || ends == probe.Kprobe,
 		}),
 		engine: diagnose.New(),
-		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, facts: map[uint32]decisive{},
+		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, sysctls: map[uint32]map[string]string{},
 	}
 }
 
@@ -185,13 +181,14 @@ func (b *budgets) namespaces(d *event.Destinations) []event.NamespacePorts {
 	named := map[uint32]bool{}
 	for i := range d.List {
 		netns := d.List[i].NetNS
-		f, known := b.facts[netns]
+		sysctls, known := b.sysctls[netns]
 		if named[netns] || !known {
 			continue
 		}
 		named[netns] = true
 		list = append(list, event.NamespacePorts{
-			NetNS: netns, Sysctls: f.sysctls, Listening: kernel.FormatPorts(f.listening), HasListening: true,
+			NetNS: netns, Sysctls: sysctls,
+			Listening: kernel.FormatPorts(b.listening[netns]), HasListening: b.listening != nil,
 		})
 	}
 	return list
@@ -209,8 +206,8 @@ func (b *budgets) hurry() {
 func (b *budgets) learn(l look) {
 	netns := l.namespace.Inode
 	now := b.session.reader.Stamp()
-	b.facts[netns] = decisive{l.sysctls, l.listening}
-	b.book.Namespace(netns, now, portFacts(l))
+	b.sysctls[netns] = l.sysctls
+	b.book.Namespace(netns, now, portFacts(l.sysctls, b.listening[netns]))
 	if l.recounted {
 		b.session.reader.Recount(l.snapshot, b.book.Census)
 		b.book.EndRecount(netns)
@@ -240,25 +237,35 @@ func (b *budgets) drifted(l look) bool {
 func (b *budgets) forget(netns uint32) {
 	b.book.Forget(netns)
 	delete(b.drifts, netns)
-	delete(b.facts, netns)
+	delete(b.sysctls, netns)
 }
 
-// portFacts is a look in the terms of the book. What cannot be read is not
-// known, and the book says so.
-func portFacts(l look) ports.Facts {
+// listeners brings the listening ports up to date.
+func (b *budgets) listeners() {
+	list, err := b.session.probe.Listeners()
+	if err != nil {
+		b.session.log.Error().Err(err).Msg("the listening ports are not known")
+		return
+	}
+	b.listening = list
+}
+
+// portFacts puts what was read in the terms of the book. What cannot be read is
+// not known, and the book says so.
+func portFacts(sysctls map[string]string, listening []uint16) ports.Facts {
 	f := ports.Facts{TWReuse: -1, ReuseDelayMS: 1000, Blocked: new(ports.PortSet)}
-	f.RangeLow, f.RangeHigh, _ = kernel.ParsePortRange(l.sysctls[kernel.SysctlPortRange])
-	if spans, err := kernel.ParsePorts(l.sysctls[kernel.SysctlReservedPorts]); err == nil {
+	f.RangeLow, f.RangeHigh, _ = kernel.ParsePortRange(sysctls[kernel.SysctlPortRange])
+	if spans, err := kernel.ParsePorts(sysctls[kernel.SysctlReservedPorts]); err == nil {
 		f.Reserved = new(ports.PortSet)
 		for _, s := range spans {
 			f.Reserved.Add(s.Low, s.High)
 		}
 	}
-	for _, p := range l.listening {
+	for _, p := range listening {
 		f.Blocked.Add(p, p)
 	}
 	number := func(name string, take func(int)) {
-		if n, err := strconv.Atoi(l.sysctls[name]); err == nil && n >= 0 {
+		if n, err := strconv.Atoi(sysctls[name]); err == nil && n >= 0 {
 			take(n)
 		}
 	}

@@ -43,9 +43,8 @@ type look struct {
 	seen      observe.Seen // by the kernel side, just before counters
 	counters  kernel.Counters
 	snapshot  probe.Snapshot
-	recounted bool     // snapshot is of all sockets in TIME_WAIT, not of those before us
-	timeWaits uint32   // sockets in TIME_WAIT, by sockstat
-	listening []uint16 // ports
+	recounted bool   // snapshot is of all sockets in TIME_WAIT, not of those before us
+	timeWaits uint32 // sockets in TIME_WAIT, by sockstat
 	err       error
 }
 
@@ -104,9 +103,6 @@ func (n *namespaces) visit(ns kernel.Namespace, of survey) look {
 func (n *namespaces) list(l *look, of survey) error {
 	const proc = "proc/thread-self/net"
 	var err error
-	if l.listening, err = kernel.ReadListeners(n.root, proc); err != nil {
-		return err
-	}
 	if l.timeWaits, err = kernel.ReadTimeWaits(n.root, proc); err != nil {
 		return err
 	}
@@ -206,6 +202,7 @@ func (n *namespaces) hand(ctx context.Context, f func()) {
 // compare takes in what a round has found.
 func (n *namespaces) compare(looks []look) {
 	there := map[uint32]bool{}
+	n.session.budgets.listeners()
 	for _, l := range looks {
 		inode := l.namespace.Inode
 		if l.err != nil {

@@ -90,7 +90,7 @@ type session struct {
 	shedder probe.Shedder
 	start   atomic.Pointer[event.Start]
 	recycle []event.ConfigLine // that set tcp_tw_recycle
-	stepped time.Duration // step of the wall clock already noted
+	stepped time.Duration      // step of the wall clock already noted
 
 	// work is what other goroutines want done by the one that reads.
 	work chan func()
@@ -129,6 +129,7 @@ func (s *session) open() error {
 	s.counter = newCounterRung(s.probe)
 	s.hosts = newNamespaces(s)
 	s.budgets = newBudgets(s)
+	s.budgets.listeners()
 	snapshots, err := s.hosts.first()
 	if err != nil {
 		s.probe.Close()

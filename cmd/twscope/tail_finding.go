@@ -30,26 +30,26 @@ func findingColor(ev event.Event) string {
 // findingFacts shows what a finding says; its remedies when it opens, because
 // an update offers the same ones.
 func findingFacts(f *event.Finding) string {
+	var b strings.Builder
 	state := map[event.FindingState]string{event.FindingUpdate: " update", event.FindingClose: " closed"}[f.State]
-	text := fmt.Sprintf("%s %s%s: %s", f.Severity, f.ID, state, f.Summary)
-	if f.Changed != "" {
-		text += "; changed: " + f.Changed
+	fmt.Fprintf(&b, "%s %s%s: %s", f.Severity, f.ID, state, f.Summary)
+	b.WriteString(prefixed("; changed: ", f.Changed))
+	if f.State != event.FindingOpen {
+		return b.String()
 	}
-	if f.State == event.FindingOpen {
-		for i, r := range f.Remedies {
-			if i == maxRemedies {
-				text += fmt.Sprintf("; and %d more", len(f.Remedies)-i)
-				break
-			}
-			lead := "; "
-			if i == 0 {
-				lead = "; what helps: "
-			}
-			text += lead + r.Do + parenthesised(r.Buys)
+	for i, r := range f.Remedies[:min(len(f.Remedies), maxRemedies)] {
+		if i == 0 {
+			b.WriteString("; what helps: ")
+		} else {
+			b.WriteString("; ")
 		}
-		text += fmt.Sprintf("; confidence %.0f %%, see 'twscope explain %s'", 100*f.Confidence, f.Code)
+		b.WriteString(r.Do + parenthesised(r.Buys))
 	}
-	return text
+	if n := len(f.Remedies) - maxRemedies; n > 0 {
+		fmt.Fprintf(&b, "; and %d more", n)
+	}
+	fmt.Fprintf(&b, "; confidence %.0f %%, see 'twscope explain %s'", 100*f.Confidence, f.Code)
+	return b.String()
 }
 
 // maxRemedies is how many a line shows.

@@ -164,7 +164,7 @@ func (e *Engine) destinations(ev *event.Destinations) {
 			continue // nothing is known of now
 		}
 		if !d.listed {
-			d.takeAbsence(e.now)
+			d.takeAbsence()
 		}
 		e.judge(&view{destination: d, ns: w.namespace(d.key.netns), now: e.now})
 		d.due = 0

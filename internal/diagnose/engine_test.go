@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -209,7 +210,9 @@ func TestCauses(t *testing.T) {
 			"990 of 1,000 local ports of 10.0.0.1 are in use by open connections (python3[4123])",
 		},
 		{
-			"tiny", map[string]string{"net.ipv4.ip_local_port_range": "40000 40000"}, func(f *event.ConnectFail, d *event.Destination) {
+			"tiny",
+			map[string]string{"net.ipv4.ip_local_port_range": "40000 40000"},
+			func(f *event.ConnectFail, d *event.Destination) {
 				f.Cause, f.RangeHigh = event.CauseRangeTiny, 40000
 				d.PortsTotal, d.TimeWait, d.SustainableRate = 1, 1, 1.0/60
 			},
@@ -237,27 +240,37 @@ func TestCauses(t *testing.T) {
 			"of ip_local_port_range 40000-40999, 900 ports are taken by bind() without IP_BIND_ADDRESS_NO_PORT or by listen(), and the 100 that are left are taken too",
 		},
 		{
-			"off", map[string]string{"net.ipv4.tcp_tw_reuse": "0"}, func(_ *event.ConnectFail, d *event.Destination) {
+			"off",
+			map[string]string{"net.ipv4.tcp_tw_reuse": "0"},
+			func(_ *event.ConnectFail, d *event.Destination) {
 				d.Timestamps, d.Refused = event.TimestampsYes, event.Refused{Disabled: 1000}
 			},
 			"tcp_tw_reuse=0 does not allow connect() to re-use them",
 		},
 		{
-			"neither", map[string]string{"net.ipv4.tcp_tw_reuse": "0"}, func(*event.ConnectFail, *event.Destination) {},
+			"neither",
+			map[string]string{"net.ipv4.tcp_tw_reuse": "0"},
+			func(*event.ConnectFail, *event.Destination) {},
 			"the peer negotiates no TCP timestamps, so tcp_tw_reuse=1 could not re-use them either",
 		},
 		{
-			"our own fault", map[string]string{"net.ipv4.tcp_timestamps": "0"}, func(*event.ConnectFail, *event.Destination) {},
+			"our own fault",
+			map[string]string{"net.ipv4.tcp_timestamps": "0"},
+			func(*event.ConnectFail, *event.Destination) {},
 			"this host negotiates no TCP timestamps (net.ipv4.tcp_timestamps=0), so tcp_tw_reuse=1 cannot re-use them",
 		},
 		{
-			"loopback only", map[string]string{"net.ipv4.tcp_tw_reuse": "2"}, func(_ *event.ConnectFail, d *event.Destination) {
+			"loopback only",
+			map[string]string{"net.ipv4.tcp_tw_reuse": "2"},
+			func(_ *event.ConnectFail, d *event.Destination) {
 				d.Timestamps, d.Refused = event.TimestampsYes, event.Refused{LoopbackOnly: 1000}
 			},
 			"tcp_tw_reuse=2 re-uses those of loopback connections only",
 		},
 		{
-			"loopback only, no timestamps", map[string]string{"net.ipv4.tcp_tw_reuse": "2"}, func(_ *event.ConnectFail, d *event.Destination) {
+			"loopback only, no timestamps",
+			map[string]string{"net.ipv4.tcp_tw_reuse": "2"},
+			func(_ *event.ConnectFail, d *event.Destination) {
 				d.Refused = event.Refused{LoopbackOnly: 1000}
 			},
 			"so tcp_tw_reuse could not re-use them whatever it is set to",
@@ -401,7 +414,7 @@ func tame(rnd *rand.Rand, ev event.Event, at int64) {
 	}
 	values := func(m map[string]string) {
 		for _, name := range []string{"tcp_tw_reuse", "tcp_timestamps", "tcp_max_tw_buckets", "tcp_tw_recycle"} {
-			m["net.ipv4."+name] = fmt.Sprint(rnd.IntN(4))
+			m["net.ipv4."+name] = strconv.Itoa(rnd.IntN(4))
 		}
 		m["net.ipv4.ip_local_port_range"] = fmt.Sprintf("%d %d", rnd.IntN(60000), rnd.IntN(70000))
 		m["net.ipv4.ip_local_reserved_ports"] = fmt.Sprintf("%d-%d,7", rnd.IntN(60000), rnd.IntN(70000))

@@ -4,6 +4,7 @@ package diagnose_test
 
 import (
 	"bytes"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -37,9 +38,7 @@ func newRun(t *testing.T, sysctls map[string]string) *run {
 		"net.ipv4.tcp_tw_reuse": "1", "net.ipv4.tcp_tw_reuse_delay": "1000", "net.ipv4.tcp_timestamps": "1",
 		"net.ipv4.ip_local_port_range": "40000\t40999", "net.ipv4.ip_local_reserved_ports": "", "net.ipv4.tcp_max_tw_buckets": "1000",
 	}}
-	for name, v := range sysctls {
-		r.sysctls[name] = v
-	}
+	maps.Copy(r.sysctls, sysctls)
 	r.feed(&event.Start{Sysctls: []event.NamespaceSysctls{{NetNS: netns, Values: r.sysctls}}})
 	return r
 }
@@ -101,12 +100,8 @@ func (r *run) budget(list ...event.Destination) []*event.Finding {
 func (r *run) set(name, to string) {
 	r.t.Helper()
 	was := r.sysctls[name]
-	sysctls := map[string]string{}
-	for k, v := range r.sysctls {
-		sysctls[k] = v
-	}
-	sysctls[name] = to
-	r.sysctls = sysctls
+	r.sysctls = maps.Clone(r.sysctls) // the events before keep theirs
+	r.sysctls[name] = to
 	r.feed(&event.SysctlChange{NetNS: netns, Name: name, Old: was, New: to})
 }
 

@@ -116,7 +116,7 @@ func (l portList) union(m portList) portList {
 		}
 	}
 	var out portList
-	for n := uint32(0); n < 1<<16; n++ {
+	for n := range uint32(1 << 16) {
 		if set[n/64]&(1<<(n%64)) == 0 {
 			continue
 		}

@@ -146,7 +146,7 @@ func (v *view) another(a Advice) event.Remedy {
 	n, each := v.budget.PortsTotal, v.budget.SustainableRate
 	load := v.load()
 	if v.budget.TimeWait == 0 || each <= 0 {
-		return a.remedy(fmt.Sprintf("%s more at a time for each", ports(n)))
+		return a.remedy(ports(n) + " more at a time for each")
 	}
 	if load <= each {
 		return a.remedy(fmt.Sprintf("%s conn/s more for each: %s / 60 s", atLeast(each), ports(n)))
@@ -218,7 +218,7 @@ func (v *view) freeReserved() (event.Remedy, bool) {
 	if b.PortsReserved == 0 || b.PortsReserved < all/10 {
 		return event.Remedy{}, false
 	}
-	return freeReserved.remedy(fmt.Sprintf("up to %s", plainly(b.PortsTotal+b.PortsReserved))), true
+	return freeReserved.remedy("up to " + plainly(b.PortsTotal+b.PortsReserved)), true
 }
 
 // blockedByBind is how many ports of the range are taken by bind() and not by
@@ -239,5 +239,5 @@ func (v *view) bindNoPort() (event.Remedy, bool) {
 	if b.Bound == 0 && n*20 < b.PortsTotal {
 		return event.Remedy{}, false
 	}
-	return bindNoPort.remedy(fmt.Sprintf("for each destination, %s", plainly(b.PortsTotal+n))), true
+	return bindNoPort.remedy("for each destination, " + plainly(b.PortsTotal+n)), true
 }

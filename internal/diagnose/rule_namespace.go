@@ -122,7 +122,7 @@ func (e *Engine) binds(n *namespace, u *bindUse) judgement {
 
 // bindRemedies are those of ports taken by bind().
 func (v *view) bindRemedies(taken uint32) []event.Remedy {
-	out := []event.Remedy{bindNoPort.remedy(fmt.Sprintf("for each destination, %s", plainly(max(v.budget.PortsTotal, taken))))}
+	out := []event.Remedy{bindNoPort.remedy("for each destination, " + plainly(max(v.budget.PortsTotal, taken)))}
 	if v.budget.TimeWait > 0 {
 		out = append(out, v.keepAlive())
 	}

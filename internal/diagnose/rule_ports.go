@@ -93,9 +93,9 @@ func (e *Engine) exhaustion(v *view) judgement {
 // taken says what holds the ports.
 func (v *view) taken() string {
 	b := &v.budget
-	from := fmt.Sprintf("local ports of %s", addr(v.key.laddr))
+	from := "local ports of " + addr(v.key.laddr)
 	if b.PortsTotal == 1 {
-		from = fmt.Sprintf("local port of %s", addr(v.key.laddr))
+		from = "local port of " + addr(v.key.laddr)
 	}
 	who := " (" + v.program() + ")"
 	in, own := v.searched()

@@ -270,7 +270,9 @@ func TestRemedies(t *testing.T) {
 		{"peer's timestamps, ours off", map[string]string{"net.ipv4.tcp_timestamps": "0"}, "", nil, "turn TCP timestamps on at the peer", "", ""},
 		{"re-use without timestamps", map[string]string{"net.ipv4.tcp_tw_reuse": "0"}, "", nil, "sysctl -w net.ipv4.tcp_tw_reuse=1", "", ""},
 		{
-			"re-use for a share", map[string]string{"net.ipv4.tcp_tw_reuse": "0", "net.ipv4.tcp_tw_reuse_delay": "500"}, "",
+			"re-use for a share",
+			map[string]string{"net.ipv4.tcp_tw_reuse": "0", "net.ipv4.tcp_tw_reuse_delay": "500"},
+			"",
 			func(_ *event.ConnectFail, d *event.Destination) {
 				d.Timestamps, d.Refused = event.TimestampsMixed, event.Refused{Disabled: 750, NoTimestamps: 250}
 			},

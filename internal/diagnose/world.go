@@ -146,7 +146,7 @@ func (d *destination) takeBudget(b *event.Destination, now int64) {
 }
 
 // takeAbsence notes that a destination is in no budget any more.
-func (d *destination) takeAbsence(now int64) {
+func (d *destination) takeAbsence() {
 	b := &d.budget
 	b.InUse, b.TimeWait, b.Reusable, b.Bound = 0, 0, 0, 0
 	b.Refused, b.ReusableInMS, b.Rate, b.RateOut, b.ExhaustedInS = event.Refused{}, 0, 0, 0, -1

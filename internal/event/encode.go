@@ -102,6 +102,8 @@ type scratch struct {
 	// the local and the remote address of the line before, which most lines
 	// share
 	addrs [2]addressText
+	// Five names and numbers take at most 123 bytes.
+	refused [128]byte
 }
 
 // addressText is an address as JSON.

@@ -80,7 +80,7 @@ func (c *ConnectFail) members(e *zerolog.Event, s *scratch) {
 	e.Str("errno", ErrnoName(c.Errno)).Bool("inferred", c.Inferred).
 		Uint16("range_low", c.RangeLow).Uint16("range_high", c.RangeHigh)
 	if c.Cause != CauseUnknown {
-		e.Str("cause", c.Cause.String()).Dict("refused", c.Refused.dict(e)).
+		e.Str("cause", c.Cause.String()).RawJSON("refused", s.refusals(&c.Refused)).
 			Uint32("ports_total", c.PortsTotal).Uint32("ports_time_wait", c.PortsTimeWait).
 			Uint32("ports_in_use", c.PortsInUse).Str("timestamps", c.Timestamps.String())
 	}

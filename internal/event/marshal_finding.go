@@ -5,6 +5,7 @@ package event
 import (
 	"math"
 	"net/netip"
+	"strconv"
 
 	"github.com/rs/zerolog"
 )
@@ -49,7 +50,7 @@ func (d *Destination) dict(e *zerolog.Event, s *scratch) *zerolog.Event {
 	o.Uint16("rport", d.Rport).
 		Uint32("ports_total", d.PortsTotal).Uint32("ports_reserved", d.PortsReserved).Uint32("ports_blocked", d.PortsBlocked).
 		Uint32("in_use", d.InUse).Uint32("time_wait", d.TimeWait).Uint32("reusable", d.Reusable).
-		Dict("refused", d.Refused.dict(e))
+		RawJSON("refused", s.refusals(&d.Refused))
 	if d.ReusableInMS != 0 {
 		o.Uint32("reusable_in_ms", d.ReusableInMS)
 	}
@@ -75,9 +76,20 @@ func (d *Destination) dict(e *zerolog.Event, s *scratch) *zerolog.Event {
 // maxUnknown is how many parts of one budget are named at most.
 const maxUnknown = 16
 
-func (r *Refused) dict(e *zerolog.Event) *zerolog.Event {
-	return e.CreateDict().Uint32("disabled", r.Disabled).Uint32("loopback_only", r.LoopbackOnly).
-		Uint32("no_timestamps", r.NoTimestamps).Uint32("too_young", r.TooYoung).Uint32("fin_wait2", r.FinWait2)
+// refusals returns r as JSON. It is in every failed connect(), of which there
+// can be thousands a second, so it takes no dictionary of zerolog's.
+func (s *scratch) refusals(r *Refused) []byte {
+	b := append(s.refused[:0], `{"disabled":`...)
+	b = strconv.AppendUint(b, uint64(r.Disabled), 10)
+	b = append(b, `,"loopback_only":`...)
+	b = strconv.AppendUint(b, uint64(r.LoopbackOnly), 10)
+	b = append(b, `,"no_timestamps":`...)
+	b = strconv.AppendUint(b, uint64(r.NoTimestamps), 10)
+	b = append(b, `,"too_young":`...)
+	b = strconv.AppendUint(b, uint64(r.TooYoung), 10)
+	b = append(b, `,"fin_wait2":`...)
+	b = strconv.AppendUint(b, uint64(r.FinWait2), 10)
+	return append(b, '}')
 }
 
 // Kind returns KindFinding.
@@ -121,26 +133,26 @@ func (f *Finding) shorten(keep int) Event {
 	return &c
 }
 
-func (b *Subject) dict(e *zerolog.Event, s *scratch) *zerolog.Event {
+func (s *Subject) dict(e *zerolog.Event, c *scratch) *zerolog.Event {
 	o := e.CreateDict()
-	if b.NetNS != 0 {
-		o.Uint32("netns", b.NetNS)
+	if s.NetNS != 0 {
+		o.Uint32("netns", s.NetNS)
 	}
-	s.optionalAddr(o, "laddr", b.Laddr)
-	if b.Lport != 0 {
-		o.Uint16("lport", b.Lport)
+	c.optionalAddr(o, "laddr", s.Laddr)
+	if s.Lport != 0 {
+		o.Uint16("lport", s.Lport)
 	}
-	s.optionalAddr(o, "raddr", b.Raddr)
-	if b.Rport != 0 {
-		o.Uint16("rport", b.Rport)
+	c.optionalAddr(o, "raddr", s.Raddr)
+	if s.Rport != 0 {
+		o.Uint16("rport", s.Rport)
 	}
-	if b.PID != 0 {
-		o.Uint32("pid", b.PID)
+	if s.PID != 0 {
+		o.Uint32("pid", s.PID)
 	}
-	optional(o, "comm", b.Comm)
-	optional(o, "file", b.File)
-	if b.Line != 0 {
-		o.Uint32("line", b.Line)
+	optional(o, "comm", s.Comm)
+	optional(o, "file", s.File)
+	if s.Line != 0 {
+		o.Uint32("line", s.Line)
 	}
 	return o
 }

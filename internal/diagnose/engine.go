@@ -90,13 +90,20 @@ func (e *Engine) take(ev event.Event) {
 	case *event.SysctlChange:
 		e.world.change(ev)
 	case *event.Loss:
-		e.world.lost[ev.Of] += ev.Count
+		if !behind(ev.Hop) {
+			e.world.lost[ev.Of] += ev.Count
+		}
 	case *event.Stats:
 		e.judgeOverflow(ev)
 	case *event.Destinations:
 		e.destinations(ev)
 	}
 }
+
+// behind tells whether a hop loses lines behind the engine of the run that
+// writes the log: what is told of it there comes too late for that engine, so
+// it must not count in a replay either.
+func behind(hop string) bool { return hop == "rate" || hop == "write" }
 
 // wantsPort tells whether a cause is that no local port was left.
 func wantsPort(c event.Cause) bool {

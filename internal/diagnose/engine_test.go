@@ -308,6 +308,7 @@ func TestLossesLowerConfidence(t *testing.T) {
 	r := newRun(t, nil)
 	r.feed(&event.Loss{Hop: "ring", Of: "time_wait", Count: 1000})
 	r.feed(&event.Loss{Hop: "ring", Of: "paws_reject", Count: 1e9})
+	r.feed(&event.Loss{Hop: "rate", Of: "connect_fail", Count: 1e9}) // behind the engine
 	r.after(time.Second).feed(connectFail())
 	f := r.budget(full())[0]
 	if f.Confidence > 0.5 || f.Confidence < 0.45 {

@@ -38,7 +38,8 @@ type Options struct {
 	Compress bool        // gzip old files in the background
 	Mode     fs.FileMode // of new files; default 0640
 	// Rate is how many lines of one kind are written in one second of event
-	// time; 0: all. Start, stop, loss and stats are never withheld.
+	// time; 0: all. Start, stop, loss, stats, destinations and findings are
+	// never withheld.
 	Rate int
 	// Kinds are the kinds to write; nil: all. Start, stop, loss and stats are
 	// always written.

@@ -100,6 +100,12 @@ func always(k event.Kind) bool {
 	return k == event.KindStart || k == event.KindStop || k == event.KindLoss || k == event.KindStats
 }
 
+// unlimited tells whether lines of kind k are not withheld by Options.Rate:
+// those above, and what sums up many others.
+func unlimited(k event.Kind) bool {
+	return always(k) || k == event.KindFinding || k == event.KindDestinations
+}
+
 // index returns k as an index into arrays of NumKinds.
 func index(k event.Kind) event.Kind {
 	if int(k) >= event.NumKinds {
@@ -111,26 +117,28 @@ func index(k event.Kind) event.Kind {
 // Put adds ev to the log. It does not wait for the output: when that stalls
 // and MaxPending bytes are in memory, ev is dropped and counted. Before a stop
 // event it adds the loss events that are still to be told, so that stop is the
-// last line.
-func (w *Writer) Put(ev event.Event) {
+// last line. It reports whether ev is in the log, or of a kind that was not to
+// be in it; false means that a reader of the log misses it.
+func (w *Writer) Put(ev event.Event) bool {
 	k := index(ev.Kind())
 	if !w.wants[k] {
-		return
+		return true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.opts.Rate > 0 && !always(k) && !w.window[k].admit(ev.UnixNano(), w.opts.Rate) {
+	if w.opts.Rate > 0 && !unlimited(k) && !w.window[k].admit(ev.UnixNano(), w.opts.Rate) {
 		w.lost[hopRate].total[k]++
-		return
+		return false
 	}
 	if w.dead || w.pending >= w.limit(k) {
 		w.lost[hopWrite].total[k]++
-		return
+		return false
 	}
 	if k == event.KindStop {
 		w.tellLosses()
 	}
 	w.append(ev, k)
+	return true
 }
 
 // limit returns how much may be in memory for a line of kind k to be taken:

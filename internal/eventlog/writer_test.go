@@ -107,9 +107,14 @@ func TestRate(t *testing.T) {
 		w := mustOpen(t, o, openOS)
 		defer w.Close()
 		second := int64(time.Second)
-		for range 25 {
-			w.Put(&event.TimeWait{Header: event.Header{Time: 100 * second}})
+		for i := range 25 {
+			if took := w.Put(&event.TimeWait{Header: event.Header{Time: 100 * second}}); took != (i < 10) {
+				t.Errorf("line %d is taken: %t", i+1, took)
+			}
 			w.Put(&event.Stats{Header: event.Header{Time: 100 * second}})
+			if !w.Put(&event.Finding{Header: event.Header{Time: 100 * second}}) {
+				t.Error("a finding is withheld")
+			}
 		}
 		w.Put(&event.SYN{Header: event.Header{Time: 100 * second}})
 		time.Sleep(1500 * time.Millisecond)

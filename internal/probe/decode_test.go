@@ -281,11 +281,12 @@ func benchmarkPipeline(b *testing.B, path string, ends bool) {
 	if ends {
 		r.table = newTable(true)
 	}
+	sink := into{w}
 	b.ReportAllocs()
 	for b.Loop() {
-		r.deliver(w, from.next())
+		r.deliver(sink, from.next())
 		if from.n%batchMax == 0 {
-			r.expire(w, from.record.H.TimeNs)
+			r.expire(sink, from.record.H.TimeNs)
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -295,3 +296,8 @@ func benchmarkPipeline(b *testing.B, path string, ends bool) {
 	b.ReportMetric(float64(uint64(b.N)-lost)/b.Elapsed().Seconds(), "records/s")
 	b.ReportMetric(float64(lost)/float64(b.N), "lost/record")
 }
+
+// into is a log as a Sink.
+type into struct{ *eventlog.Writer }
+
+func (i into) Put(ev event.Event) { i.Writer.Put(ev) }

@@ -25,6 +25,7 @@ type budgets struct {
 	goes    map[uint32]bool // processes by whether they are built by Go
 	opened  int64           // ns: when the open connections were listed last
 	told    int64           // ns: when the budgets were written last
+	listed  int             // destinations in them
 	drifts  map[uint32]int  // looks in a row that found another number in TIME_WAIT
 	// by namespace: the sysctls, and the ports on which somebody listens
 	sysctls   map[uint32]map[string]string
@@ -79,10 +80,12 @@ func (b *budgets) Put(ev event.Event) {
 	b.log(ev)
 }
 
-// log writes an event and the findings that follow from it.
+// log writes an event and the findings that follow from it. What the log does
+// not take is not followed, so that a replay finds the same.
 func (b *budgets) log(ev event.Event) {
-	b.session.writer.Put(ev)
-	b.follow(ev)
+	if b.session.writer.Put(ev) {
+		b.follow(ev)
+	}
 }
 
 // follow writes the findings that follow from an event.
@@ -167,7 +170,10 @@ func (b *budgets) tell() {
 	now := b.session.reader.Stamp()
 	b.told = now
 	d := b.book.Budgets(now, b.session.opts.Destinations)
-	if len(d.List) == 0 {
+	// an empty list tells once that there is nothing any more
+	was := b.listed
+	b.listed = len(d.List)
+	if b.listed == 0 && was == 0 {
 		return
 	}
 	d.Namespaces = b.namespaces(d)

@@ -22,14 +22,6 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 				: NULL))
 
 /*
- * Since 7.0 a task may be preempted inside a program on a tracepoint, and the
- * kernel then leaves out what another task would run on that CPU. These kfuncs,
- * there since 6.10, close all but the first instructions to that.
- */
-extern void bpf_preempt_disable(void) __ksym __weak;
-extern void bpf_preempt_enable(void) __ksym __weak;
-
-/*
  * tws_ctx_arg - an argument of a tp_btf program as a plain number
  *
  * Where a tracepoint's pointer may be NULL, some verifiers refuse arithmetic

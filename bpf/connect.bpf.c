@@ -326,8 +326,12 @@ static __always_inline void tws_on_close(struct sock *sk, int oldstate)
 	}
 }
 
-static __always_inline void tws_state_changed(struct sock *sk, int oldstate,
-					      int newstate, const __u64 *ctx)
+/*
+ * Half of the changes tell nothing, and this runs ten times for a connection
+ * over loopback.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	switch (newstate) {
 	case TCP_SYN_SENT:
@@ -360,27 +364,6 @@ static __always_inline void tws_state_changed(struct sock *sk, int oldstate,
 		tws_forget(sk, *(volatile __u64 *)&ctx[1]);
 		break;
 	}
-}
-
-/* Half of the changes tell nothing. */
-static __always_inline bool tws_tells(int newstate)
-{
-	return newstate == TCP_SYN_SENT || newstate == TCP_ESTABLISHED ||
-	       newstate == TCP_FIN_WAIT1 || newstate == TCP_CLOSE ||
-	       newstate == TCP_LISTEN;
-}
-
-/* This runs ten times for a connection over loopback. */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
-{
-	if (!tws_tells(newstate))
-		return 0;
-	if (bpf_preempt_disable)
-		bpf_preempt_disable();
-	tws_state_changed(sk, oldstate, newstate, (const __u64 *)ctx);
-	if (bpf_preempt_enable)
-		bpf_preempt_enable();
 	return 0;
 }
 

@@ -35,7 +35,16 @@ const (
 // tcp_timewait_state_process of net/ipv4/tcp_minisocks.c, the same rule in
 // 6.18 and 7.1. wrap is as for Check.
 func (tw TimeWait) Receive(s SYN, now, wrap uint32) Outcome {
-	if s.Timestamps && tw.Stamp != 0 && Reject(tw.Recent, s.TSval, false, now, wrap) {
+	return tw.receive(s, Reject(tw.Recent, s.TSval, false, now, wrap))
+}
+
+// receive returns the same, where older tells whether PAWS finds the TSval of
+// s, if it counts, too old.
+func (tw TimeWait) receive(s SYN, older bool) Outcome {
+	// The kernel looks for the option only if the socket has a Stamp, so a
+	// TSval alone proves nothing on a connection without timestamps.
+	timestamps := s.Timestamps && tw.Stamp != 0
+	if timestamps && older {
 		return PAWS
 	}
 	if tw.FinWait2 {
@@ -48,10 +57,7 @@ func (tw TimeWait) Receive(s SYN, now, wrap uint32) Outcome {
 		}
 		return Sequence
 	}
-	// The kernel looks for the option only if the socket has a Stamp, so a
-	// TSval alone proves nothing on a connection without timestamps.
-	newer := s.Timestamps && tw.Stamp != 0 && After(s.TSval, tw.TSval)
-	if After(s.Seq, tw.RcvNxt) || newer {
+	if After(s.Seq, tw.RcvNxt) || timestamps && After(s.TSval, tw.TSval) {
 		return Accept
 	}
 	return Sequence

@@ -108,9 +108,9 @@ static __always_inline void tws_on_listen_end(struct sock *sk)
 		__sync_fetch_and_sub(&l->sockets, 1);
 }
 
-/* An accepted connection that needs an entry of its own. */
-static __always_inline void
-tws_add_server(struct sock *sk, const struct tws_owner *o, enum tws_role role)
+/* A connection that connect() has made no entry for. */
+static __always_inline void tws_add(struct sock *sk, const struct tws_owner *o,
+				    enum tws_role role)
 {
 	__u64 id = tws_sock_id(sk, true);
 	struct tws_sock_place place;
@@ -133,7 +133,7 @@ static __always_inline void tws_on_close_first(struct sock *sk)
 	const struct tws_owner nobody = {};
 
 	if (tws_cfg.timewait_on_state && !tws_sock_find(sk, true))
-		tws_add_server(sk, &nobody, TWS_ROLE_UNKNOWN);
+		tws_add(sk, &nobody, TWS_ROLE_UNKNOWN);
 }
 
 /*
@@ -148,7 +148,7 @@ static __always_inline void tws_on_accept(struct sock *sk)
 	    BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport)) {
 		stored = bpf_sk_storage_get(&tws_reuseport, sk, NULL, 0);
 		if (stored)
-			tws_add_server(sk, stored, TWS_ROLE_SERVER);
+			tws_add(sk, stored, TWS_ROLE_SERVER);
 	}
 	if (tws_cfg.syn_on_state)
 		tws_syn_validated(sk);
@@ -252,6 +252,26 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 }
 
 /*
+ * SYN_SENT to ESTABLISHED. A connect() that the kernel did not run
+ * tws_set_state() for has no entry yet: since 7.0 a task may be preempted inside
+ * the program, and it is then left out for every other task on that CPU. Whose
+ * it was cannot be told here any more.
+ */
+static __always_inline void tws_on_connected(struct sock *sk)
+{
+	const struct tws_owner nobody = {};
+	struct tws_tally *c;
+
+	if (!tws_sock_find(sk, true)) {
+		tws_add(sk, &nobody, TWS_ROLE_CLIENT);
+		c = tws_get_counts(tws_netns(&sk->__sk_common, true));
+		tws_count(c, no_owner);
+	}
+	if (tws_cfg.reuse_on_state)
+		tws_left_syn_sent(sk, tws_tcp_sock(sk, true), 1);
+}
+
+/*
  * tws_ended_without - a connection of connect() has ended without TIME_WAIT
  *
  * Rare where the client closes first, which is where every instruction counts.
@@ -347,8 +367,8 @@ int BPF_PROG(tws_set_state, struct sock *sk, int oldstate, int newstate)
 			break;
 		if (oldstate == TCP_SYN_RECV)
 			tws_on_accept(sk);
-		else if (oldstate == TCP_SYN_SENT && tws_cfg.reuse_on_state)
-			tws_left_syn_sent(sk, tws_tcp_sock(sk, true), 1);
+		else if (oldstate == TCP_SYN_SENT)
+			tws_on_connected(sk);
 		break;
 	case TCP_FIN_WAIT1:
 		if (tws_is_tcp(sk, true))
@@ -412,19 +432,27 @@ int BPF_PROG(tws_destroy_sock, struct sock *sk)
  * The errno of the port search itself. inet_hash_connect() and
  * inet6_hash_connect() have had this signature in every kernel.
  */
+static __always_inline void tws_hash_connected(struct sock *sk, int ret)
+{
+	if (!tws_is_tcp(sk, true))
+		return;
+	if (!tws_sock_find(sk, true))
+		tws_on_connect(sk); /* left out, see tws_on_connected() */
+	if (ret < 0)
+		tws_connect_failed(sk, -ret, false);
+}
+
 SEC("fexit/inet_hash_connect")
 int BPF_PROG(tws_fexit_hash_connect, void *death_row, struct sock *sk, int ret)
 {
-	if (ret < 0)
-		tws_connect_failed(sk, -ret, false);
+	tws_hash_connected(sk, ret);
 	return 0;
 }
 
 SEC("fexit/inet6_hash_connect")
 int BPF_PROG(tws_fexit_hash_connect6, void *death_row, struct sock *sk, int ret)
 {
-	if (ret < 0)
-		tws_connect_failed(sk, -ret, false);
+	tws_hash_connected(sk, ret);
 	return 0;
 }
 

@@ -102,7 +102,7 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 		}
 		delete(left, e.Local.Port())
 		if e.Timestamps || e.TSRecent != 0 || e.Role != event.RoleClient || e.Substate != event.SubstateTimeWait ||
-			e.TimeoutMS != 60000 || e.Owner.PID != uint32(os.Getpid()) {
+			e.TimeoutMS != 60000 || !l.ours(e.Owner) {
 			t.Errorf("%+v, want a client's TIME_WAIT of 60 s without timestamps, owner %d", *e, os.Getpid())
 		}
 	}
@@ -123,7 +123,7 @@ func (x *exhaustion) checkFails(t *testing.T, w *watcher, l log) {
 	for _, e := range fails {
 		if unix.Errno(e.Errno) != unix.EADDRNOTAVAIL || e.Local != netip.AddrPortFrom(x.family.client, 0) ||
 			e.Remote != x.remote() || e.RangeLow != uint16(x.low) || e.RangeHigh != uint16(x.high) ||
-			e.Inferred != inferred || e.Owner.PID != uint32(os.Getpid()) {
+			e.Inferred != inferred || !l.ours(e.Owner) {
 			t.Errorf("%+v, want EADDRNOTAVAIL from %s to %s in %d-%d, inferred %t",
 				*e, x.family.client, x.remote(), uint16(x.low), uint16(x.high), inferred)
 		}

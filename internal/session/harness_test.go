@@ -153,6 +153,16 @@ func of[E event.Event](l log, pass func(E) bool) []E {
 	return list
 }
 
+// ours tells whether an owner is this process, or one of those that the log
+// says it does not know: kernels that preempt programs on tracepoints leave
+// some out.
+func (l log) ours(o event.Owner) bool {
+	if o.PID != 0 {
+		return o.PID == uint32(os.Getpid())
+	}
+	return len(of(l, func(e *event.Loss) bool { return e.Hop == "owner" })) > 0
+}
+
 // stopEvent returns the last line.
 func (l log) stopEvent(t testing.TB) *event.Stop {
 	t.Helper()

@@ -156,7 +156,7 @@ const (
 	whyDecode    = "a record of the kernel side was not understood: please report this"
 	whyUnseen    = "the kernel counted these sockets, but ran no program of twscope for them, as it does when they interrupt each other on a busy CPU"
 	whyRecursion = "the kernel left out runs of a program that was already running on the CPU"
-	whyOwner     = "the table of open sockets was full: these connections have no owner in the log"
+	whyOwner     = "these connections have no owner in the log: the table of open sockets was full, or the kernel left out a run of our program"
 )
 
 // kernelLosses sums up the losses before the event log.

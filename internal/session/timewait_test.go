@@ -303,7 +303,7 @@ func (c *closing) check(t *testing.T, w *watcher, l log, deaths bool) {
 				substate, timeout = e.Substate, 60_000
 			}
 			if e.Role != role || e.Substate != substate || !e.Timestamps || e.TSRecent == 0 ||
-				e.TimeoutMS > timeout || e.TimeoutMS+100 < timeout || e.Owner.PID != uint32(os.Getpid()) {
+				e.TimeoutMS > timeout || e.TimeoutMS+100 < timeout || !l.ours(e.Owner) {
 				t.Errorf("%+v, want role %s, substate %s, timeout %d ms, owner %d", *e, role, substate, timeout, os.Getpid())
 			}
 		}

@@ -24,6 +24,7 @@ type budgets struct {
 	engine  *diagnose.Engine
 	goes    map[uint32]bool // processes by whether they are built by Go
 	opened  int64           // ns: when the open connections were listed last
+	listing time.Duration   // what that took
 	told    int64           // ns: when the budgets were written last
 	listed  int             // destinations in them
 	drifts  map[uint32]int  // looks in a row that found another number in TIME_WAIT
@@ -34,8 +35,9 @@ type budgets struct {
 }
 
 const (
-	// listEvery is how long a list of open connections explains failures.
-	listEvery = time.Second
+	// listShare bounds what listing open connections may cost: failures are
+	// explained by a list that is younger than so many times what it took.
+	listShare = 20
 	// urgentEvery is how often budgets are written out of turn at most.
 	urgentEvery = time.Second
 	// goesMax bounds the processes that are remembered.
@@ -97,7 +99,7 @@ func (b *budgets) follow(ev event.Event) {
 
 // explain fills in why a connect() failed.
 func (b *budgets) explain(e *event.ConnectFail) {
-	if e.Time-b.opened >= int64(listEvery) {
+	if e.Time-b.opened >= listShare*int64(b.listing) {
 		b.list()
 	}
 	if b.dialsByGo(e.Owner.PID) {
@@ -137,6 +139,7 @@ func (b *budgets) list() {
 		}
 		return
 	}
+	b.listing = time.Duration(s.clock.Now() - began)
 	b.book.Jiffies(s.clock.UnixNano(found.Boot), found.Jiffies)
 	closed, err := s.probe.Closes()
 	if err != nil {

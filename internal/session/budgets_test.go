@@ -177,11 +177,13 @@ func TestBudgetOfOpenConnections(t *testing.T) {
 		defer c.Close()
 		open = append(open, c)
 	}
+	w.eventually(func(l log) bool { return n.budget(l).InUse == narrowPorts }, "the budget to count the connections")
 	if c, err := n.client.Connect(lab.Dial{}, n.target); err == nil {
 		c.Close()
 		t.Fatal("there was one more port")
 	}
-	w.eventually(func(l log) bool { return n.budget(l).InUse == narrowPorts }, "the budget to count the connections")
+	// the connections are listed when the record of the failure is read
+	w.eventually(func(l log) bool { return len(of[*event.ConnectFail](l, nil)) == 1 }, "the failure")
 	must(t, open[0].Close())
 	w.eventually(func(l log) bool {
 		d := n.budget(l)
@@ -190,7 +192,10 @@ func TestBudgetOfOpenConnections(t *testing.T) {
 	l := w.stop()
 	fails := of[*event.ConnectFail](l, nil)
 	if len(fails) != 1 || fails[0].Cause != event.CausePortsInUse || fails[0].PortsInUse != narrowPorts {
-		t.Errorf("%+v, want one failure because of open connections", fails)
+		t.Errorf("want one failure because of open connections, not %d:", len(fails))
+		for _, f := range fails {
+			t.Errorf("%+v", *f)
+		}
 	}
 	l.replays(t)
 }

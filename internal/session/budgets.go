@@ -22,12 +22,13 @@ type budgets struct {
 	session *session
 	book    *ports.Book
 	engine  *diagnose.Engine
-	goes    map[uint32]bool // processes by whether they are built by Go
-	opened  int64           // ns: when the open connections were listed last
-	listing time.Duration   // what that took
-	told    int64           // ns: when the budgets were written last
-	listed  int             // destinations in them
-	drifts  map[uint32]int  // looks in a row that found another number in TIME_WAIT
+	goes    map[uint32]bool   // processes by whether they are built by Go
+	opened  int64             // ns: when the open connections were listed last
+	listing time.Duration     // what that took
+	told    int64             // ns: when the budgets were written last
+	listed  int               // destinations in them
+	drifts  map[uint32]int    // looks in a row that found another number in TIME_WAIT
+	entered map[uint32]uint64 // sockets that had entered TIME_WAIT by the last look
 	// by namespace: the sysctls, and the ports on which somebody listens
 	sysctls   map[uint32]map[string]string
 	listening map[uint32][]uint16
@@ -46,8 +47,9 @@ const (
 	// EADDRNOTAVAIL (spuriousENOTAVAIL in net/tcpsock_posix.go).
 	callsOfGo = 3
 	// driftLooks is how often in a row sockstat must tell another number
-	// before the sockets in TIME_WAIT are counted anew.
-	driftLooks = 2
+	// before the sockets in TIME_WAIT are counted anew. They end in lumps every
+	// 2 s, as often as we look.
+	driftLooks = 3
 )
 
 func newBudgets(s *session) *budgets {
@@ -59,7 +61,7 @@ func newBudgets(s *session) *budgets {
 			Ends: ends == probe.Fentry || ends == probe.Kprobe,
 		}),
 		engine: diagnose.New(),
-		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, sysctls: map[uint32]map[string]string{},
+		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
 	}
 }
 
@@ -225,11 +227,14 @@ func (b *budgets) learn(l look) {
 }
 
 // drifted reports whether the sockets in TIME_WAIT of a namespace should be
-// counted anew: some were killed, or not seen.
+// counted anew: some were killed, or not seen. A look is some events older or
+// younger than the book: at most those between two looks.
 func (b *budgets) drifted(l look) bool {
 	netns := l.namespace.Inode
 	ours := b.book.TimeWait(netns, b.session.reader.Stamp())
-	slack := max(8, l.timeWaits/100)
+	under := uint32(l.seen.TimeWait - b.entered[netns])
+	b.entered[netns] = l.seen.TimeWait
+	slack := max(8, l.timeWaits/100) + under
 	if ours+slack >= l.timeWaits && l.timeWaits+slack >= ours {
 		b.drifts[netns] = 0
 		return false
@@ -246,6 +251,7 @@ func (b *budgets) drifted(l look) bool {
 func (b *budgets) forget(netns uint32) {
 	b.book.Forget(netns)
 	delete(b.drifts, netns)
+	delete(b.entered, netns)
 	delete(b.sysctls, netns)
 }
 

@@ -126,7 +126,7 @@ func (p *party) budgetTo(l log, target int) event.Destination {
 func noPortBinds(t *testing.T) play {
 	const ports = 60
 	p := invite(t, "noport", ports, nil, lab.Server{Ports: 2})
-	return play{p, func(t *testing.T, w *watcher) {
+	return play{p, func(t *testing.T, _ *watcher) {
 		p.run(t, lab.Load{Targets: p.targets[:1], Connections: ports, Dial: lab.Dial{LocalAddr: p.a.Addr4(), NoPort: true}})
 		p.run(t, lab.Load{Targets: p.targets[1:], Connections: ports})
 	}, func(t *testing.T, l log) {

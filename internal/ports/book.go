@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/twscope/twscope/internal/event"
@@ -26,6 +27,8 @@ type Options struct {
 	// UrgentWithin is the forecast below which Urgent reports a destination;
 	// 0 is 60 s.
 	UrgentWithin time.Duration
+	// Unfed is what the book is not fed, in words: every budget says so.
+	Unfed []string
 }
 
 // EndGrace is how long after its time a socket in TIME_WAIT waits for its
@@ -59,6 +62,7 @@ type Book struct {
 	ends         bool
 	grace        uint32 // ms
 	urgentWithin int64  // ns
+	unfed        []string
 	seed         maphash.Seed
 
 	timer timer
@@ -82,7 +86,7 @@ type Book struct {
 // New returns an empty book.
 func New(o Options) *Book {
 	b := &Book{
-		max: o.MaxDestinations, ends: o.Ends, urgentWithin: int64(o.UrgentWithin),
+		max: o.MaxDestinations, ends: o.Ends, urgentWithin: int64(o.UrgentWithin), unfed: slices.Clone(o.Unfed),
 		seed: maphash.MakeSeed(), timer: newTimer(o.HZ), table: newTable(),
 		namespaces: map[uint32]*namespace{}, index: map[address]uint32{},
 		dests: []*destination{nil},

@@ -189,7 +189,7 @@ func (b *Book) fill(o *event.Destination, d *destination) {
 
 // unknown says in words which parts of a budget are not known.
 func (b *Book) unknown(d *destination) []string {
-	var u []string
+	u := slices.Clone(b.unfed)
 	ns := d.ns
 	if !ns.known() {
 		u = append(u, "the port range, reserved and blocked ports of this network namespace")

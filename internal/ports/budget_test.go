@@ -168,6 +168,11 @@ func TestUnknown(t *testing.T) {
 	if got := words(b, start+seconds(1)); !strings.Contains(got, "tcp_fin_timeout") {
 		t.Errorf("nothing of FIN_WAIT2: %s", got)
 	}
+	b = New(Options{HZ: 250, Unfed: []string{"the half of it"}})
+	b.Enter(timeWait(start, client, 10_000, server))
+	if got := words(b, start); !strings.Contains(got, "the half of it") {
+		t.Errorf("%q does not say what the book is not fed", got)
+	}
 }
 
 // TestBlocked: a port that is bound counts for the destination that holds it,

@@ -112,18 +112,18 @@ func (b *Book) failBound(e *event.ConnectFail, d *destination) {
 // failSearch explains the failure of a search for a port.
 func (b *Book) failSearch(e *event.ConnectFail, d *destination) {
 	ns := d.ns
-	low, high := e.RangeLow, e.RangeHigh
-	if high == 0 || low > high {
-		low, high = ns.facts.RangeLow, ns.facts.RangeHigh
+	in := span{e.RangeLow, e.RangeHigh}
+	if in.high == 0 || in.low > in.high {
+		in = ns.facts.span()
 	}
 	var s supply
-	own := low != ns.facts.RangeLow || high != ns.facts.RangeHigh
+	own := in != ns.facts.span()
 	switch {
-	case high == 0:
+	case in.high == 0:
 		e.Cause = event.CauseOther
 		return
 	case own || d.timeWait != d.timeWaitIn || d.open != d.openIn:
-		s = b.survey(d, low, high)
+		s = b.survey(d, in)
 	default:
 		s = d.supply()
 	}
@@ -131,31 +131,33 @@ func (b *Book) failSearch(e *event.ConnectFail, d *destination) {
 	e.Refused, reusable = d.refused(&s)
 	e.PortsTotal, e.PortsTimeWait, e.PortsInUse = s.total(), s.wait, s.open
 	e.Cause = s.cause(reusable)
-	if own && ns.known() {
+	switch {
+	case own && ns.replaced(in, b.now):
+	case own && ns.known():
 		d.ranged = b.now
-	} else if e.Cause != event.CauseOther {
+	case e.Cause != event.CauseOther:
 		d.lastDry = b.now
 	}
 }
 
 // special is the latest survey of a destination.
 type special struct {
-	low, high uint16
-	at        int64 // ns, 0: none
-	supply    supply
+	span
+	at     int64 // ns, 0: none
+	supply supply
 }
 
 // survey counts the ports of a range one by one. That costs up to 100 ns a
 // port, so it is not done again before 20 times as long has passed: a flood of
 // failures must not keep the book busy.
-func (b *Book) survey(d *destination, low, high uint16) supply {
+func (b *Book) survey(d *destination, in span) supply {
 	c := &d.special
-	pause := (int64(high) - int64(low) + 1) * 2000
-	if c.at != 0 && c.low == low && c.high == high && b.now-c.at < pause {
+	pause := (int64(in.high) - int64(in.low) + 1) * 2000
+	if c.at != 0 && c.span == in && b.now-c.at < pause {
 		return c.supply
 	}
 	var s supply
-	for p := uint32(low); p <= uint32(high); p++ {
+	for p := uint32(in.low); p <= uint32(in.high); p++ {
 		port := uint16(p)
 		if d.ns.facts.Reserved.Has(port) {
 			s.reserved++
@@ -168,7 +170,7 @@ func (b *Book) survey(d *destination, low, high uint16) supply {
 			s.blocked++
 		}
 	}
-	*c = special{low: low, high: high, at: max(b.now, 1), supply: s}
+	*c = special{span: in, at: max(b.now, 1), supply: s}
 	return s
 }
 

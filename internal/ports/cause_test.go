@@ -238,6 +238,49 @@ func TestSurveyIsRare(t *testing.T) {
 	}
 }
 
+// TestChangedRange: the events of a change of the range, and what is told of
+// the namespace, come in any order. Neither makes the range that was searched
+// one of the socket's own.
+func TestChangedRange(t *testing.T) {
+	was, is := facts(10_000, 10_099), facts(10_000, 10_199)
+	search := func(b *Book, f Facts, at int64) *event.ConnectFail {
+		e := fail(at)
+		e.RangeLow, e.RangeHigh = f.RangeLow, f.RangeHigh
+		b.Fail(e)
+		return e
+	}
+	for name, tt := range map[string]struct {
+		searched Facts
+		at       float64 // s after the start; the change is told at 1 s
+		unknown  bool
+	}{
+		"early":    {is, 0.5, false},
+		"late":     {was, 1.5, false},
+		"its own":  {facts(10_000, 10_049), 0.5, true},
+		"too late": {was, 20, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := New(Options{HZ: 250})
+			b.Jiffies(start, 5)
+			b.Namespace(netns, start, was)
+			b.Opens(netns, start, nil)
+			waits(b, 200, nil)
+			told := start + seconds(1)
+			at := start + seconds(tt.at)
+			if at > told {
+				b.Namespace(netns, told, is)
+			}
+			if e := search(b, tt.searched, at); e.Cause != event.CauseTimeWaitNotReusable {
+				t.Errorf("%+v", *e)
+			}
+			b.Namespace(netns, max(at, told), is)
+			if d := only(t, b, max(at, told)); (len(d.Unknown) > 0) != tt.unknown {
+				t.Errorf("unknown: %q", d.Unknown)
+			}
+		})
+	}
+}
+
 // TestFailedCalls: three failures of Go's net.Dial are one call.
 func TestFailedCalls(t *testing.T) {
 	b := New(Options{})

@@ -2,6 +2,8 @@
 
 package ports
 
+import "time"
+
 // Facts are what decides in a network namespace about local ports.
 type Facts struct {
 	// RangeLow and RangeHigh are net.ipv4.ip_local_port_range; both are in
@@ -25,11 +27,19 @@ type Facts struct {
 	MaxTWBuckets uint32
 }
 
+// span is a range of ports, both ends included. The zero span is none.
+type span struct{ low, high uint16 }
+
+func (f *Facts) span() span { return span{f.RangeLow, f.RangeHigh} }
+
 // namespace is what the book knows of a network namespace.
 type namespace struct {
 	id    uint32
 	facts Facts
 	delay uint32 // ms, facts.ReuseDelayMS
+
+	was   span  // the range before this one
+	wasAt int64 // ns: when it was replaced, 0: never
 
 	size     uint32 // ports in the range that are not reserved
 	reserved uint32 // ports in the range that are
@@ -138,10 +148,34 @@ func (b *Book) Namespace(netns uint32, at int64, f Facts) {
 	f.ReuseDelayMS = min(f.ReuseDelayMS, timeWaitLen)
 	old := ns.facts
 	ns.facts = f
+	if now, was := f.span(), old.span(); now != was && was != (span{}) {
+		ns.was, ns.wasAt = was, max(b.now, 1)
+		b.adopt(ns, now)
+	}
 	if old.RangeLow != f.RangeLow || old.RangeHigh != f.RangeHigh || !same(old.Reserved, f.Reserved) || ns.delay != f.ReuseDelayMS {
 		b.refit(ns, f.ReuseDelayMS)
 	}
 	ns.measure()
+}
+
+// lag is how long events may follow that are older than what is told of a
+// namespace, in ns.
+const lag = 10 * int64(time.Second)
+
+// adopt takes the ranges of its own for the range of the namespace that have
+// become it: searches in it were told earlier than the change.
+func (b *Book) adopt(ns *namespace, now span) {
+	for _, id := range ns.dests {
+		d := b.dests[id]
+		if d.ranged != 0 && b.now-d.ranged < lag && d.special.span == now {
+			d.ranged = 0
+		}
+	}
+}
+
+// replaced tells whether a range was that of the namespace until shortly.
+func (ns *namespace) replaced(r span, now int64) bool {
+	return ns.wasAt != 0 && now-ns.wasAt < lag && ns.was == r
 }
 
 func same(a, b *PortSet) bool {

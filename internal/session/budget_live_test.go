@@ -149,10 +149,7 @@ func TestForecasts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	length := 45 * time.Second
-	if s := testing.CoverMode(); s != "" {
-		length = time.Minute
-	}
+	const length = 45 * time.Second
 	var acts []play
 	for _, k := range []struct {
 		ports int

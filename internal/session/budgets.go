@@ -5,6 +5,7 @@ package session
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,11 +59,29 @@ func newBudgets(s *session) *budgets {
 		session: s,
 		book: ports.New(ports.Options{
 			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
-			Ends: ends == probe.Fentry || ends == probe.Kprobe,
+			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts.Filters),
 		}),
 		engine: diagnose.New(),
 		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
 	}
+}
+
+// byOwner tells whether filters leave out programs, byAddress whether
+// connections.
+func byOwner(f *probe.Filters) bool   { return len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0 }
+func byAddress(f *probe.Filters) bool { return len(f.Remote)+len(f.Local) > 0 }
+
+// unfed tells what filters keep from the budgets. Those of addresses select
+// whole budgets; a bound port counts in the budgets of others too.
+func unfed(f *probe.Filters) []string {
+	var u []string
+	if byOwner(f) {
+		u = append(u, "sockets in TIME_WAIT of other programs, and those from before the start (--pid, --comm, --cgroup)")
+	}
+	if byOwner(f) || byAddress(f) {
+		u = append(u, "ports that bind() has taken for connections which the filters leave out")
+	}
+	return u
 }
 
 // Put takes an event on its way to the log.
@@ -134,6 +153,13 @@ func (b *budgets) list() {
 	s := b.session
 	began := s.clock.Now()
 	b.opened = began
+	b.listClosed(began) // first: rates follow from both
+	b.listOpen(began)
+	b.listing = time.Duration(s.clock.Now() - began)
+}
+
+func (b *budgets) listOpen(began int64) {
+	s := b.session
 	found, err := s.probe.Connections()
 	if err != nil {
 		if !errors.Is(err, probe.ErrNoIterator) {
@@ -141,20 +167,7 @@ func (b *budgets) list() {
 		}
 		return
 	}
-	b.listing = time.Duration(s.clock.Now() - began)
 	b.book.Jiffies(s.clock.UnixNano(found.Boot), found.Jiffies)
-	closed, err := s.probe.Closes()
-	if err != nil {
-		s.log.Error().Err(err).Msg("how connections were closed is not known")
-	}
-	fresh := make(map[probe.Closes]struct{}, len(closed))
-	for _, c := range closed {
-		fresh[c] = struct{}{}
-		if _, told := b.closes[c]; !told {
-			b.book.Closed(c.NetNS, began, c.Local, c.Remote, c.There, c.Reset)
-		}
-	}
-	b.closes = fresh
 	open := map[uint32][]ports.Open{}
 	for netns := range s.hosts.known {
 		open[netns] = nil
@@ -167,6 +180,22 @@ func (b *budgets) list() {
 	for netns, list := range open {
 		b.book.Opens(netns, began, list)
 	}
+}
+
+func (b *budgets) listClosed(began int64) {
+	s := b.session
+	closed, err := s.probe.Closes()
+	if err != nil {
+		s.log.Error().Err(err).Msg("how connections were closed is not known")
+	}
+	fresh := make(map[probe.Closes]struct{}, len(closed))
+	for _, c := range closed {
+		fresh[c] = struct{}{}
+		if _, told := b.closes[c]; !told {
+			b.book.Closed(c.NetNS, began, c.Local, c.Remote, c.There, c.Reset)
+		}
+	}
+	b.closes = fresh
 }
 
 // tell writes the budgets.
@@ -231,6 +260,10 @@ func (b *budgets) learn(l look) {
 // younger than the book: at most those between two looks.
 func (b *budgets) drifted(l look) bool {
 	netns := l.namespace.Inode
+	f := &b.session.opts.Filters
+	if byOwner(f) || byAddress(f) || len(f.NetNS) > 0 && !slices.Contains(f.NetNS, netns) {
+		return false // sockstat counts all, and we only some
+	}
 	ours := b.book.TimeWait(netns, b.session.reader.Stamp())
 	under := uint32(l.seen.TimeWait - b.entered[netns])
 	b.entered[netns] = l.seen.TimeWait

@@ -248,7 +248,7 @@ func (p *packet) skipExtensions(next uint8) outcome {
 				return fragment
 			}
 		case protoAuth:
-			n = max(n, (int(head[1])+2)*ipv6AuthUnit)
+			n = (int(head[1]) + 2) * ipv6AuthUnit
 		default:
 			n = (int(head[1]) + 1) * ipv6ExtUnit
 		}

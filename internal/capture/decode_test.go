@@ -94,6 +94,7 @@ func TestDecode(t *testing.T) {
 		{"encrypted", raw, behind("32", "0600 0000 0000 0000"), 0, notTCP},
 		{"no next header", raw, behind("3b", ""), 0, notTCP},
 		{"extension longer than the packet", raw, behind("00", "06ff 0000 0000 0000"), 0, badLen},
+		{"extension in the padding", raw, "60000000 0004 00 40" + ipv6To + "1100 0502 0000 0100", 0, badLen},
 		{"extension cut", raw, "60000000 0030 00 40" + ipv6To + "0600 05", 88, tooShort},
 
 		{"TCP, header of 16 bytes", raw, ipv4TCP + strings.Replace(tcpSYN, "a002", "4002", 1), 0, badLen},

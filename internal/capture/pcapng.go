@@ -266,7 +266,7 @@ func (i *pcapngInterface) unixNano(ticks uint64) (int64, bool) {
 		return 0, false
 	}
 	whole := int64(seconds) + i.offset
-	if whole >= years || whole <= -years {
+	if whole >= years {
 		return 0, false
 	}
 	hi, lo := bits.Mul64(rest, uint64(time.Second))

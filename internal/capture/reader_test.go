@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -34,7 +35,10 @@ func TestFormats(t *testing.T) {
 		"pcap with a frame check sequence": func(f *file) {
 			f.pcap(micro, 1|0x14000000).record(7, 8, append(syn[:74:74], 1, 2, 3, 4), 78)
 		},
-		"pcap of a writer that knows no wire length": func(f *file) { f.pcap(micro, 1).record(7, 8, syn, 0) },
+		"pcap of a writer that knows no wire length": func(f *file) {
+			// nor is it in the IPv4 header, of which the length is 0
+			f.pcap(micro, 1).record(7, 8, slices.Concat(syn[:16], []byte{0, 0}, syn[18:]), 0)
+		},
 		"pcapng":              func(f *file) { f.section().iface(1).packet(0, ticks, syn, 74) },
 		"pcapng microseconds": func(f *file) { f.section().iface(1, f.option(9, []byte{6})).packet(0, ticks, syn, 74) },
 		"pcapng nanoseconds":  func(f *file) { f.section().iface(1, f.option(9, []byte{9})).packet(0, ticks*1000, syn, 74) },

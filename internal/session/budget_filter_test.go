@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/lab"
+	"github.com/twscope/twscope/internal/probe"
+	"github.com/twscope/twscope/internal/testutil"
+)
+
+// chosen runs a load of a party in a process of its own.
+func (p *party) chosen(t *testing.T, l lab.Load) *lab.Result {
+	t.Helper()
+	l.Targets, l.ClosesFirst = p.targets[:1], true
+	proc := must1[*lab.Process](t)(p.client.Spawn(t.Context(), lab.Program{Comm: "chosen", Load: &l}))
+	return must1[lab.Report](t)(proc.Go(t.Context())).Result
+}
+
+// says holds that something is said not to be known of a budget.
+func says(t *testing.T, d event.Destination, words string) {
+	t.Helper()
+	if !strings.Contains(strings.Join(d.Unknown, "; "), words) {
+		t.Errorf("unknown: %q, want something of %q", d.Unknown, words)
+	}
+}
+
+// TestBudgetOfOneProgram: what other programs do is not seen, and nobody is
+// accused for want of it.
+func TestBudgetOfOneProgram(t *testing.T) {
+	testutil.Root(t)
+	const ports = 80
+	shared := invite(t, "shared", ports, nil, lab.Server{})
+	alone := invite(t, "alone", ports, nil, lab.Server{})
+	w := gather(t, probe.Filters{Comms: []string{"chosen"}}, shared, alone)
+	shared.run(t, lab.Load{Connections: ports / 2})
+	for _, p := range []*party{shared, alone} {
+		if res := p.chosen(t, lab.Load{Connections: ports + 5}); res.Failed["EADDRNOTAVAIL"] < 5 {
+			t.Fatalf("%s: %+v", p.name, res)
+		}
+	}
+	w.eventually(func(l log) bool { return len(alone.findings(l, "port-exhaustion")) > 0 }, "a finding")
+	l := w.stop()
+
+	shared.causes(t, l, ports/2+5, event.CauseOther)
+	alone.causes(t, l, 5, event.CauseTimeWaitNotReusable)
+	if f := shared.findings(l, ""); len(f) > 0 {
+		t.Errorf("%s: %s", f[0].Code, f[0].Summary)
+	}
+	says(t, shared.budget(t, l), "other programs")
+	says(t, alone.budget(t, l), "other programs")
+	f := alone.findings(l, "port-exhaustion")[0]
+	if f.Confidence > 0.9 {
+		t.Errorf("confidence %g, although a part is not known", f.Confidence)
+	}
+	t.Log(f.Summary)
+	l.replays(t)
+}
+
+// TestBudgetOfOneDestination: it is whole, but for what bind() takes from it.
+func TestBudgetOfOneDestination(t *testing.T) {
+	testutil.Root(t)
+	const ports = 80
+	whole := invite(t, "whole", ports, nil, lab.Server{Port: 8080, Ports: 2})
+	robbed := invite(t, "robbed", ports, nil, lab.Server{Port: 8080, Ports: 2})
+	whole.run(t, lab.Load{Targets: whole.targets[:1], Connections: 10}) // before the start
+	w := gather(t, probe.Filters{Remote: []probe.Endpoint{endpoint("10.0.0.2/32", 8080)}}, whole, robbed)
+	whole.run(t, lab.Load{Targets: whole.targets[1:], Connections: ports})
+	whole.run(t, lab.Load{Targets: whole.targets[:1], Connections: ports - 10 + 5})
+	robbed.run(t, lab.Load{Targets: robbed.targets[1:], Connections: ports / 2, Dial: lab.Dial{LocalAddr: robbed.a.Addr4()}})
+	robbed.run(t, lab.Load{Targets: robbed.targets[:1], Connections: ports/2 + 5})
+	w.eventually(func(l log) bool { return len(whole.findings(l, "port-exhaustion")) > 0 }, "a finding")
+	l := w.stop()
+
+	for _, f := range whole.causes(t, l, 5, event.CauseTimeWaitNotReusable) {
+		if f.PortsTimeWait != ports {
+			t.Errorf("%+v", *f)
+		}
+	}
+	robbed.causes(t, l, 5, event.CauseOther)
+	if d := whole.budget(t, l); d.TimeWait != ports || d.PortsTotal != ports {
+		t.Errorf("%+v", d)
+	}
+	says(t, robbed.budget(t, l), "bind()")
+	if f := robbed.findings(l, ""); len(f) > 0 {
+		t.Errorf("%s: %s", f[0].Code, f[0].Summary)
+	}
+	l.replays(t)
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/lab"
+)
+
+// last returns the latest finding of a code, an empty one if there is none.
+func (p *party) last(l log, code string) *event.Finding {
+	if list := p.findings(l, code); len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return &event.Finding{}
+}
+
+// opens waits until a finding has opened.
+func (p *party) opens(w *watcher, code string) {
+	w.eventually(func(l log) bool { return len(p.findings(l, code)) > 0 }, p.name+" to get a finding "+code)
+}
+
+// saw holds that the last finding of a code has closed, and says what changed.
+func (p *party) saw(code, change string) func(*testing.T, log) {
+	return func(t *testing.T, l log) {
+		f := p.last(l, code)
+		if f.State != event.FindingClose || !strings.Contains(f.Changed, change) {
+			t.Errorf("%s %s: %s; changed: %q, want it closed by %q", f.Code, f.State, f.Summary, f.Changed, change)
+		}
+		for _, f := range p.findings(l, code) {
+			t.Logf("%s %s: %s | %s", f.Code, f.State, f.Summary, f.Changed)
+		}
+	}
+}
+
+// lingering: close by RST, while the ports are running out.
+func lingering(t *testing.T) play {
+	p := invite(t, "lingering", 400, nil, lab.Server{})
+	return play{p, func(t *testing.T, w *watcher) {
+		const pace = 16
+		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true}, 12*time.Second)
+		p.opens(w, "port-exhaustion-soon")
+		zero := 0
+		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true, Dial: lab.Dial{Linger: &zero}}, 15*time.Second)
+	}, p.saw("port-exhaustion-soon", "ended by RST")}
+}
+
+// closedThere: as by "Connection: close", the server begins to close first.
+func closedThere(t *testing.T) play {
+	p := invite(t, "there", 400, nil, lab.Server{Port: 8080})
+	return play{p, func(t *testing.T, w *watcher) {
+		const pace = 16
+		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true}, 12*time.Second)
+		p.opens(w, "port-exhaustion-soon")
+		p.serving.Stop()
+		serve(t, p.server, lab.Server{Port: 8080, ClosesFirst: true})
+		p.keep(t, lab.Load{Rate: pace}, 15*time.Second)
+	}, p.saw("port-exhaustion-soon", "by the peer's FIN first")}
+}
+
+// cured: the ports have run out; RST, and an end to what was in TIME_WAIT.
+func cured(t *testing.T) play {
+	const ports, pace = 100, 20
+	p := invite(t, "cured", ports, nil, lab.Server{})
+	return play{p, func(t *testing.T, w *watcher) {
+		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true}, 8*time.Second)
+		p.opens(w, "port-exhaustion")
+		if _, err := p.client.KillTimeWaits(); err != nil {
+			t.Errorf("kill what is in TIME_WAIT: %v", err)
+		}
+		zero := 0
+		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true, Dial: lab.Dial{Linger: &zero}}, 25*time.Second)
+	}, p.saw("port-exhaustion", "ended by RST")}
+}
+
+// sample is how many sockets ss shows in TIME_WAIT at one time.
+type sample struct {
+	at int64 // ns
+	n  int
+}
+
+// followed: the budget beside ss, under a load that changes.
+func followed(t *testing.T, length time.Duration) play {
+	p := invite(t, "followed", 20_000, nil, lab.Server{})
+	var samples []sample
+	return play{p, func(t *testing.T, _ *watcher) {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			samples = p.sample(t, stop)
+		}()
+		end := time.Now().Add(length)
+		paces := []float64{100, 10, 300, 40, 0.1, 600, 30}
+		for i := 0; time.Now().Before(end); i++ {
+			p.keep(t, lab.Load{Rate: paces[i%len(paces)], ClosesFirst: true}, min(5*time.Second, time.Until(end)))
+		}
+		close(stop)
+		<-stopped
+	}, func(t *testing.T, l log) { p.compare(t, l, samples) }}
+}
+
+// sample asks sock_diag as ss does until it is told to stop.
+func (p *party) sample(t *testing.T, stop <-chan struct{}) []sample {
+	var list []sample
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		began := time.Now().UnixNano()
+		tw, err := p.client.TimeWaits()
+		if err != nil {
+			t.Errorf("%s: %v", p.name, err)
+			return list
+		}
+		list = append(list, sample{began, len(tw)}, sample{time.Now().UnixNano(), len(tw)})
+		select {
+		case <-stop:
+			return list
+		case <-tick.C:
+		}
+	}
+}
+
+// compare holds that every budget is between the two samples around it.
+func (p *party) compare(t *testing.T, l log, samples []sample) {
+	var worst, compared int
+	for _, e := range of[*event.Destinations](l, nil) {
+		i, _ := slices.BinarySearchFunc(samples, e.Time, func(s sample, at int64) int { return int(s.at - at) })
+		if i == 0 || i == len(samples) {
+			continue
+		}
+		for _, d := range e.List {
+			if uint64(d.NetNS) != p.client.Inode() {
+				continue
+			}
+			compared++
+			low, high := min(samples[i-1].n, samples[i].n), max(samples[i-1].n, samples[i].n)
+			off := max(low-int(d.TimeWait), int(d.TimeWait)-high, 0)
+			worst = max(worst, off)
+			if off > 1+high/100 {
+				t.Errorf("%s: the budget has %d in TIME_WAIT, ss %d to %d", time.Unix(0, e.Time).Format(time.TimeOnly), d.TimeWait, low, high)
+			}
+			t.Logf("%s ss %5d to %5d, twscope %5d", time.Unix(0, e.Time).UTC().Format("15:04:05.000"), low, high, d.TimeWait)
+		}
+	}
+	t.Logf("largest difference in %d budgets: %d", compared, worst)
+	if compared < 10 {
+		t.Errorf("%d budgets compared", compared)
+	}
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clock
+
+import "math"
+
+// lone is a SYN that fits no other.
+type lone struct {
+	v, t  uint32 // TSval; ms
+	tag   uint16 // of its ports
+	stack uint8  // index into header.stacks
+	flags uint8
+}
+
+// chain is one clock: the line it is on, and the line that it was on before it
+// last stood still. Times are ms modulo 2^32 and compared by their difference;
+// what is idle for longer than ttl is not looked at.
+type chain struct {
+	v, t          uint32 // the latest SYN
+	pv, pt        uint32 // the latest before the hop, with chainHop
+	first         uint32 // ms; moves up when it is older than maxAge
+	score, pscore uint16 // log10 odds against chance, in 1/scoreUnit; pscore is that before the hop
+	n, pn         uint16 // connections; 0: no chain. pn are those before the hop
+	tag           uint16 // of the latest connection's ports
+	stack         uint8
+	flags         uint8
+}
+
+// Flags of a chain and of a lone SYN.
+const (
+	chainValidated = 1 << iota // a handshake completed
+	chainHop                   // pv, pt, pscore and pn are set
+	chainFull                  // it ran at the full rate for 20 s or more
+)
+
+const (
+	ttl        = 3600_000 // ms: what is idle for longer is forgotten
+	nearBelow  = 1000     // ms: a SYN may be late by that and is on the line
+	nearAbove  = 3000     // ms: or the one before it was late by that
+	lateBelow  = 15_000   // ms: a SYN as late as that is an old one
+	sameOffset = 60_000   // ms: chains that are closer are one clock
+	ppm        = 10_000   // 1/ppm of the time may be drift: 100 ppm
+	maxAge     = 1 << 31  // ms
+
+	scoreUnit = 256
+	// certain is the score from which a chain is no chance, with few of them.
+	certain = 4 * scoreUnit
+)
+
+// packet is one SYN, as the matching looks at it.
+type packet struct {
+	v, t      uint32
+	tag       uint16
+	stack     uint8
+	validated bool
+}
+
+func (p *packet) flags() uint8 {
+	if p.validated {
+		return chainValidated
+	}
+	return 0
+}
+
+// Where a match is.
+type place uint8
+
+const (
+	placeNone  place = iota
+	placeChain       // a chain's line
+	placeHop         // the line of a chain before its hop
+	placeLone
+)
+
+// match is what explains a SYN best.
+type match struct {
+	place place
+	fit   Fit
+	i     int
+	dt    uint32 // ms since the line's latest SYN; 0 if that is later
+	live  int    // lines that were looked at
+	tips  int    // chains and lone SYNs
+	cost  uint64 // the smaller the better, within one fit
+}
+
+func (m *match) take(p place, f Fit, i int, dt uint32, cost uint64) {
+	if f > m.fit || f == m.fit && cost < m.cost {
+		m.place, m.fit, m.i, m.dt, m.cost = p, f, i, dt, cost
+	}
+}
+
+// ruler is the arithmetic of lines at one tick rate.
+type ruler struct {
+	perMS    uint32 // ticks
+	nearBase int    // score of a near match with one line
+	logs     [maxChains*2 + maxLone + 1]uint16
+}
+
+func newRuler(perMS uint32) ruler {
+	r := ruler{perMS: perMS}
+	r.nearBase = score(math.Log10(1 << 32 / (float64(nearAbove+nearBelow) * float64(perMS))))
+	for n := range r.logs {
+		r.logs[n] = uint16(score(math.Log10(float64(max(1, n)))))
+	}
+	return r
+}
+
+func score(log10 float64) int { return int(math.Round(log10 * scoreUnit)) }
+
+// near is the score of a SYN on one of so many lines.
+func (r *ruler) near(lines int) int { return max(0, r.nearBase-r.log(lines)) }
+
+// cone is the score of a SYN in the cone of one of so many lines.
+func (r *ruler) cone(lines int, dt uint32) int {
+	width := float64(r.perMS) * (float64(dt) + 4000)
+	return max(0, score(math.Log10(1<<32/width))-r.log(lines))
+}
+
+func (r *ruler) log(n int) int { return int(r.logs[min(n, len(r.logs)-1)]) }
+
+// needed is the score that makes a chain certain where so many SYNs were looked
+// at that might have met a line by chance.
+func needed(strangers int) int {
+	return certain + max(0, score(math.Log10(max(1, float64(strangers)/4))))
+}
+
+// offset returns by how much a SYN is ahead of the line of another, in ticks,
+// and the ms between them.
+func (r *ruler) offset(v, t, lv, lt uint32) (d, dt int32) {
+	dt = int32(t - lt)
+	return int32(v - lv - uint32(dt)*r.perMS), dt
+}
+
+// onLine tells whether an offset is that of a near match.
+func (r *ruler) onLine(d, dt int32) bool {
+	per := int64(r.perMS)
+	drift := int64(max(dt, -dt)) / ppm
+	return int64(d) >= -(nearBelow+drift)*per && int64(d) <= (nearAbove+drift)*per
+}
+
+// inCone tells whether a clock that shows lv now can show v in dt ms, at
+// whatever rate up to the ruler's.
+func (r *ruler) inCone(v, lv uint32, dt int32) bool {
+	if dt < 0 {
+		return false
+	}
+	most := uint64(r.perMS) * uint64(int64(dt)+int64(dt)/ppm+nearAbove)
+	return most < 1<<31 && uint64(v-lv) <= most
+}
+
+// match finds what explains a SYN best: a line it is on, a line it is late on,
+// the cone of a line. It changes nothing.
+func (r *ruler) match(rec record, p *packet) match {
+	m := match{tips: int(rec.h.lone)}
+	m.live = m.tips
+	for i := range rec.c {
+		if c := &rec.c[i]; c.n != 0 {
+			r.matchChain(&m, c, i, p)
+		}
+	}
+	if m.fit == FitLine {
+		return m
+	}
+	for i := range rec.o[:rec.h.lone] {
+		o := &rec.o[i]
+		d, dt := r.offset(p.v, p.t, o.v, o.t)
+		switch {
+		case dt > ttl:
+		case r.onLine(d, dt):
+			m.take(placeLone, FitLine, i, uint32(max(0, dt)), magnitude(d))
+		case r.inCone(p.v, o.v, dt):
+			m.take(placeLone, FitHop, i, uint32(dt), uint64(dt)*uint64(dt)*math.MaxUint16)
+		}
+	}
+	return m
+}
+
+func (r *ruler) matchChain(m *match, c *chain, i int, p *packet) {
+	d, dt := r.offset(p.v, p.t, c.v, c.t)
+	if dt > ttl {
+		return
+	}
+	m.live++
+	m.tips++
+	switch {
+	case r.onLine(d, dt):
+		m.take(placeChain, FitLine, i, uint32(max(0, dt)), magnitude(d))
+	case r.inCone(p.v, c.v, dt):
+		// The least of dt/sqrt(n), as integers.
+		m.take(placeChain, FitHop, i, uint32(dt), uint64(dt)*uint64(dt)*(math.MaxUint16/uint64(c.n)))
+	case r.late(d) && int32(p.v-c.v) < 0:
+		m.take(placeChain, FitLate, i, uint32(max(0, dt)), magnitude(d))
+	}
+	if c.flags&chainHop == 0 {
+		return
+	}
+	if d, dt = r.offset(p.v, p.t, c.pv, c.pt); dt > ttl {
+		return
+	}
+	m.live++
+	if r.onLine(d, dt) {
+		m.take(placeHop, FitLine, i, uint32(max(0, dt)), magnitude(d))
+	}
+}
+
+// late tells whether an offset is that of an old SYN.
+func (r *ruler) late(d int32) bool { return d < 0 && int64(d) >= -lateBelow*int64(r.perMS) }
+
+func magnitude(d int32) uint64 {
+	if d < 0 {
+		return uint64(-int64(d))
+	}
+	return uint64(d)
+}

@@ -207,6 +207,29 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
+// TestRecountKeepsBound: a census does not show that a port was bound.
+func TestRecountKeepsBound(t *testing.T) {
+	b := New(Options{HZ: 250})
+	b.Namespace(netns, start, facts(10_000, 10_009))
+	e := timeWait(start, client, 10_000, server)
+	e.Bound = true
+	b.Enter(e)
+	at := start + seconds(1)
+	b.BeginRecount(netns, at)
+	c := &event.Census{Header: event.Header{Time: at}, Role: event.RoleClient, RemainingMS: timeWaitLen - 1000}
+	c.Socket = e.Socket
+	b.Census(c)
+	if n := b.EndRecount(netns); n != 0 {
+		t.Errorf("%d removed", n)
+	}
+	other := fail(at)
+	other.Remote = port(server, 81)
+	b.Fail(other)
+	if d := b.Budgets(at, 2).List; d[1].Bound != 1 || d[0].PortsBlocked != 1 {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestRoles: a server's sockets count in TimeWait and in no budget.
 func TestRoles(t *testing.T) {
 	b := New(Options{HZ: 250})

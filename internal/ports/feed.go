@@ -97,8 +97,11 @@ func (b *Book) enter(e *event.Socket, role event.Role, w wait) *destination {
 		if w.seen != 0 && open && !before(s.born, ms(w.seen)) {
 			return nil // taken over since the census looked
 		}
-		if w.seen == 0 && !open {
+		switch {
+		case w.seen == 0 && !open:
 			b.counter.Replaced++
+		case w.seen != 0 && !open && sameAge(s.born, ms(w.at)):
+			w.flags |= s.flags & flagBound // which the kernel's table does not show
 		}
 		b.uncount(s)
 		b.unlist(i, s)
@@ -120,6 +123,14 @@ func (b *Book) enter(e *event.Socket, role event.Role, w wait) *destination {
 	b.count(s)
 	b.touch(d, max(w.at, w.seen))
 	return d
+}
+
+// sameAge tells whether a socket that a census has found is the one that the
+// book holds: its timer tells its age to a tick, and the peer's FIN, which
+// starts it anew, is mostly a round trip behind.
+func sameAge(a, b uint32) bool {
+	const off = 100 // ms
+	return a-b+off <= 2*off
 }
 
 // home returns the destination that a socket belongs to, and its tag if that

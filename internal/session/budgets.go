@@ -59,7 +59,7 @@ func newBudgets(s *session) *budgets {
 		session: s,
 		book: ports.New(ports.Options{
 			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
-			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts.Filters),
+			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts.Filters, s.probe.Rung(probe.Census) != probe.None),
 		}),
 		engine: diagnose.New(),
 		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
@@ -71,10 +71,14 @@ func newBudgets(s *session) *budgets {
 func byOwner(f *probe.Filters) bool   { return len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0 }
 func byAddress(f *probe.Filters) bool { return len(f.Remote)+len(f.Local) > 0 }
 
-// unfed tells what filters keep from the budgets. Those of addresses select
-// whole budgets; a bound port counts in the budgets of others too.
-func unfed(f *probe.Filters) []string {
+// unfed tells what filters, and a kernel that lists no sockets, keep from the
+// budgets. Filters of addresses select whole budgets, but a bound port counts
+// in those of others too.
+func unfed(f *probe.Filters, census bool) []string {
 	var u []string
+	if !census {
+		u = append(u, "sockets in TIME_WAIT from before the start, and whether some were killed since (no BPF iterator)")
+	}
 	if byOwner(f) {
 		u = append(u, "sockets in TIME_WAIT of other programs, and those from before the start (--pid, --comm, --cgroup)")
 	}
@@ -263,6 +267,9 @@ func (b *budgets) drifted(l look) bool {
 	f := &b.session.opts.Filters
 	if byOwner(f) || byAddress(f) || len(f.NetNS) > 0 && !slices.Contains(f.NetNS, netns) {
 		return false // sockstat counts all, and we only some
+	}
+	if b.session.probe.Rung(probe.Census) == probe.None {
+		return false // a count would find none, and leave none
 	}
 	ours := b.book.TimeWait(netns, b.session.reader.Stamp())
 	under := uint32(l.seen.TimeWait - b.entered[netns])

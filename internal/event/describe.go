@@ -22,8 +22,8 @@ type description struct {
 // descriptions describes every kind, in the order of Kinds.
 var descriptions = []description{
 	describeStart(), describeCensus(), describeTimeWait(), describeTimeWaitEnd(), describeTWReuse(),
-	describeConnectFail(), describeSYN(), describeSYNRefused(), describePAWSReject(),
-	describeFinding(), describeDestinations(), describeSysctlChange(), describeLoss(), describeStats(), describeStop(),
+	describeConnectFail(), describeSYN(), describeSYNRefused(), describePAWSReject(), describeSYNReject(), describeListenDrop(),
+	describeFinding(), describeDestinations(), describeSources(), describeSysctlChange(), describeLoss(), describeStats(), describeStop(),
 }
 
 const (
@@ -145,8 +145,8 @@ func describeSYN() description {
 		[]member{boolean("timestamps", "the SYN carried the timestamps option", func(y *SYN) *bool { return &y.Timestamps })},
 		opt(
 			count("tsval", "TSval of the SYN, in the peer's ticks; left out without timestamps", func(y *SYN) *uint32 { return &y.TSval }),
-			count("ttl", "TTL or IPv6 hop limit as it arrived", func(y *SYN) *uint8 { return &y.TTL }),
-			str("fingerprint", "what its options tell about the host that sent it", func(y *SYN) *string { return &y.Fingerprint }),
+			count("ttl", docTTL, func(y *SYN) *uint8 { return &y.TTL }),
+			str("fingerprint", docFingerprint, func(y *SYN) *string { return &y.Fingerprint }),
 		),
 		[]member{boolean("validated", "the handshake completed, so the source address is not spoofed", func(y *SYN) *bool { return &y.Validated })})
 }
@@ -160,29 +160,6 @@ func describeSYNRefused() description {
 			count("attempts", "SYNs of this connect() refused so far, this one included", func(r *SYNRefused) *uint32 { return &r.Attempts }),
 			count("delay_ms", "ms since the first SYN of this connect()", func(r *SYNRefused) *uint32 { return &r.DelayMS }),
 		})
-}
-
-func describePAWSReject() description {
-	return onSocket(KindPAWSReject, "a segment was refused as an old duplicate (PAWS, RFC 7323 section 5)",
-		func(p *PAWSReject) (*Header, *Socket) { return &p.Header, &p.Socket },
-		[]member{enum("where", "the state of the socket that refused it; passive: the tw_recycle check of kernels up to 4.11; unknown: known from a counter only",
-			whereNames[:], func(p *PAWSReject) *Where { return &p.Where })},
-		opt(
-			enum("segment", "the kind of segment; ack: one without data", segmentNames[:], func(p *PAWSReject) *Segment { return &p.Segment }),
-			count("tsval", "TSval of the segment, in the peer's ticks", func(p *PAWSReject) *uint32 { return &p.TSval }),
-			count("ts_recent", "ts_recent of the socket, in the peer's ticks", func(p *PAWSReject) *uint32 { return &p.TSRecent }),
-			integer("delta", "tsval - ts_recent modulo 2^32, signed, in ticks; negative: older", func(p *PAWSReject) *int32 { return &p.Delta }),
-			member{name: "age_ms", schema: countSchema[uint32]("ms since ts_recent was taken"), set: func(ev Event, raw []byte) (err error) {
-				p := ev.(*PAWSReject)
-				p.AgeMS, err = parseCount[uint32](raw)
-				p.HasAge = err == nil
-				return err
-			}},
-			enum("reply", "the kernel's answer; rate_limited: held back by tcp_invalid_ratelimit", replyNames[:], func(p *PAWSReject) *Reply { return &p.Reply }),
-			str("reason", "the kernel's drop reason", func(p *PAWSReject) *string { return &p.Reason }),
-			str("counter", "the counter of /proc/net/netstat that moved", func(p *PAWSReject) *string { return &p.Counter }),
-			count("count", "segments that this event stands for; left out: one", func(p *PAWSReject) *uint64 { return &p.Count }),
-		))
 }
 
 func describeLoss() description {

@@ -195,7 +195,14 @@ func TestLines(t *testing.T) {
 		{"counter rung", &event.PAWSReject{Header: noon, Counter: "PAWSEstab", Count: 3}, `"paws_reject","where":"unknown","counter":"PAWSEstab","count":3`},
 		{
 			"paws", &event.PAWSReject{Header: noon, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSRecent: 5, Delta: -5, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS"},
-			`"paws_reject","where":"time_wait","segment":"syn","tsval":0,"ts_recent":5,"delta":-5,"age_ms":0,"reply":"ack","reason":"TCP_RFC7323_TW_PAWS"`,
+			`"paws_reject","where":"time_wait","segment":"syn","tsval":0,"ts_recent":5,"delta":-5,"age_ms":0,"reply":"ack","reason":"TCP_RFC7323_TW_PAWS","seq":0`,
+		},
+		{
+			"judged", &event.SYNReject{
+				Header: noon, Rule: event.RuleSequence, Seq: 9, RcvNxt: 10, TTL: 63,
+				Judgement: event.Judgement{Verdict: event.VerdictSeqReject, Odds: 1.5, HasOffset: true, OffsetS: -0.25, Because: "no timestamps"},
+			},
+			`"syn_reject","rule":"sequence","timestamps":false,"seq":9,"rcv_nxt":10,"ttl":63,"verdict":"seq-reject","log10_odds":1.5,"offset_s":-0.25,"because":"no timestamps"`,
 		},
 		{
 			"foreign bytes", &event.TWReuse{Header: noon, Socket: event.Socket{Owner: event.Owner{PID: 1, Comm: "a\n\"\x1b[2J\xff\u202e"}}},

@@ -15,7 +15,7 @@ import (
 
 // SchemaVersion is the version of the event log format, "major.minor". It
 // stands in every start event and in the JSON Schema.
-const SchemaVersion = "1.0"
+const SchemaVersion = "1.1"
 
 // Kind names an event; its text is the value of the JSON member "event".
 type Kind uint8
@@ -32,8 +32,11 @@ const (
 	KindSYN
 	KindSYNRefused
 	KindPAWSReject
+	KindSYNReject
+	KindListenDrop
 	KindFinding
 	KindDestinations
+	KindSources
 	KindSysctlChange
 	KindLoss
 	KindStats
@@ -288,4 +291,9 @@ type PAWSReject struct {
 	Reason   string // the kernel's drop reason, such as "TCP_RFC7323_TW_PAWS"; empty: it gave none
 	Counter  string // the MIB counter that moved, such as "PAWSTimewait"; empty: none
 	Count    uint64 // segments that this event stands for; 0 and 1 both mean one
+	// Of a SYN, on rungs that see the packet:
+	Seq         uint32 // its sequence number
+	TTL         uint8  // or IPv6 hop limit; 0: not known (left out)
+	Fingerprint string // see Fingerprint; empty: not known (left out)
+	Judgement
 }

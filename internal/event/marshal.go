@@ -102,10 +102,7 @@ func (y *SYN) members(e *zerolog.Event, s *scratch) {
 	if y.Timestamps {
 		e.Uint32("tsval", y.TSval)
 	}
-	if y.TTL != 0 {
-		e.Uint8("ttl", y.TTL)
-	}
-	optional(e, "fingerprint", y.Fingerprint)
+	hops(e, y.TTL, y.Fingerprint)
 	e.Bool("validated", y.Validated)
 }
 
@@ -119,39 +116,6 @@ func (r *SYNRefused) members(e *zerolog.Event, s *scratch) {
 	s.begin(e, r.Time, KindSYNRefused)
 	s.socket(e, &r.Socket)
 	e.Str("signature", r.Signature.String()).Uint32("attempts", r.Attempts).Uint32("delay_ms", r.DelayMS)
-}
-
-// Kind returns KindPAWSReject.
-func (*PAWSReject) Kind() Kind { return KindPAWSReject }
-
-// MarshalZerologObject writes the members of the JSON object.
-func (p *PAWSReject) MarshalZerologObject(e *zerolog.Event) { p.members(e, new(scratch)) }
-
-func (p *PAWSReject) members(e *zerolog.Event, s *scratch) {
-	s.begin(e, p.Time, KindPAWSReject)
-	s.socket(e, &p.Socket)
-	e.Str("where", p.Where.String())
-	if p.Segment != SegmentUnknown {
-		e.Str("segment", p.Segment.String())
-	}
-	// tcp_paws_check() lets everything pass a ts_recent of 0, so in a reject
-	// that is one which the rung does not know.
-	if p.TSRecent != 0 {
-		e.Uint32("tsval", p.TSval).Uint32("ts_recent", p.TSRecent).Int32("delta", p.Delta)
-	} else if p.TSval != 0 {
-		e.Uint32("tsval", p.TSval)
-	}
-	if p.HasAge {
-		e.Uint32("age_ms", p.AgeMS)
-	}
-	if p.Reply != ReplyUnknown {
-		e.Str("reply", p.Reply.String())
-	}
-	optional(e, "reason", p.Reason)
-	optional(e, "counter", p.Counter)
-	if p.Count != 0 {
-		e.Uint64("count", p.Count)
-	}
 }
 
 // Kind returns KindLoss.

@@ -14,8 +14,8 @@ const NumKinds = int(KindStop) + 1
 
 var kindNames = [NumKinds]string{
 	"unknown", "start", "census", "time_wait", "time_wait_end", "tw_reuse",
-	"connect_fail", "syn", "syn_refused", "paws_reject", "finding", "destinations",
-	"sysctl_change", "loss", "stats", "stop",
+	"connect_fail", "syn", "syn_refused", "paws_reject", "syn_reject", "listen_drop", "finding", "destinations",
+	"sources", "sysctl_change", "loss", "stats", "stop",
 }
 
 // The names of the enumerations in JSON, indexed by value. They are fixed
@@ -34,6 +34,13 @@ var (
 		"unknown", "time_wait_not_reusable", "ports_in_use", "range_tiny", "reserved",
 		"bound_without_no_port", "explicit_bind_conflict", "no_route_or_address", "other",
 	}
+	verdictNames = [...]string{
+		"none", "nat-port-rewrite", "nat-multi-clock", "restart", "old-duplicate",
+		"client-randomised", "seq-reject", "spoof-suspect", "unknown",
+	}
+	ruleNames         = [...]string{"unknown", "sequence", "fin_wait2", "no_listener"}
+	clockClassNames   = [...]string{"not_enough", "one_clock", "shared", "randomised", "restarted"}
+	strengthNames     = [...]string{"weak", "medium", "strong"}
 	findingStateNames = [...]string{"open", "update", "close"}
 	severityNames     = [...]string{"info", "warning", "critical"}
 )

@@ -175,3 +175,63 @@ func (s *Severity) UnmarshalText(text []byte) error {
 	*s = Severity(i)
 	return err
 }
+
+// String returns the JSON name.
+func (v Verdict) String() string { return name(verdictNames[:], uint8(v), "verdict") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (v Verdict) MarshalText() ([]byte, error) {
+	return marshalName(verdictNames[:], uint8(v), "verdict")
+}
+
+// UnmarshalText accepts the JSON names.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	i, err := parseName(verdictNames[:], string(text), "verdict")
+	*v = Verdict(i)
+	return err
+}
+
+// String returns the JSON name.
+func (r Rule) String() string { return name(ruleNames[:], uint8(r), "rule") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (r Rule) MarshalText() ([]byte, error) {
+	return marshalName(ruleNames[:], uint8(r), "rule")
+}
+
+// UnmarshalText accepts the JSON names.
+func (r *Rule) UnmarshalText(text []byte) error {
+	i, err := parseName(ruleNames[:], string(text), "rule")
+	*r = Rule(i)
+	return err
+}
+
+// String returns the JSON name.
+func (c ClockClass) String() string { return name(clockClassNames[:], uint8(c), "class") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (c ClockClass) MarshalText() ([]byte, error) {
+	return marshalName(clockClassNames[:], uint8(c), "class")
+}
+
+// UnmarshalText accepts the JSON names.
+func (c *ClockClass) UnmarshalText(text []byte) error {
+	i, err := parseName(clockClassNames[:], string(text), "class")
+	*c = ClockClass(i)
+	return err
+}
+
+// String returns the JSON name.
+func (s Strength) String() string { return name(strengthNames[:], uint8(s), "strength") }
+
+// MarshalText returns the JSON name; a value without one is an error.
+func (s Strength) MarshalText() ([]byte, error) {
+	return marshalName(strengthNames[:], uint8(s), "strength")
+}
+
+// UnmarshalText accepts the JSON names.
+func (s *Strength) UnmarshalText(text []byte) error {
+	i, err := parseName(strengthNames[:], string(text), "strength")
+	*s = Strength(i)
+	return err
+}

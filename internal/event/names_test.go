@@ -23,7 +23,7 @@ func (w *wide) MarshalZerologObject(e *zerolog.Event) {
 }
 
 func TestKinds(t *testing.T) {
-	const want = "start census time_wait time_wait_end tw_reuse connect_fail syn syn_refused paws_reject finding destinations sysctl_change loss stats stop"
+	const want = "start census time_wait time_wait_end tw_reuse connect_fail syn syn_refused paws_reject syn_reject listen_drop finding destinations sources sysctl_change loss stats stop"
 	var names []string
 	for _, k := range event.Kinds() {
 		names = append(names, k.String())
@@ -47,6 +47,10 @@ func TestKinds(t *testing.T) {
 func TestEnumText(t *testing.T) {
 	check[event.Kind](t, 1, "start")
 	check[event.Role](t, 0, "unknown", "client", "server")
+	check[event.Verdict](t, 1, "nat-port-rewrite", "nat-multi-clock", "restart", "old-duplicate", "client-randomised", "seq-reject", "spoof-suspect", "unknown")
+	check[event.Rule](t, 0, "unknown", "sequence", "fin_wait2", "no_listener")
+	check[event.ClockClass](t, 0, "not_enough", "one_clock", "shared", "randomised", "restarted")
+	check[event.Strength](t, 0, "weak", "medium", "strong")
 	check[event.Substate](t, 0, "time_wait", "fin_wait2")
 	check[event.Reusable](t, 0, "reusable", "fin_wait2", "loopback_only", "no_timestamps", "disabled", "too_young")
 	check[event.EndReason](t, 0, "expired", "reused", "reset", "syn", "killed", "unknown")

@@ -42,6 +42,12 @@ func Random(r *rand.Rand, k event.Kind) event.Event {
 		}
 	case event.KindPAWSReject:
 		return g.pawsReject(h)
+	case event.KindSYNReject:
+		return g.synReject(h)
+	case event.KindListenDrop:
+		return g.listenDrop(h)
+	case event.KindSources:
+		return g.sources(h)
 	case event.KindFinding:
 		return g.finding(h)
 	case event.KindDestinations:
@@ -127,18 +133,6 @@ func (g generator) census(h event.Header) event.Event {
 	if e.Reuse == event.ReuseRefusedTooYoung {
 		e.ReuseInMS = g.Uint32()
 	}
-	return e
-}
-
-func (g generator) pawsReject(h event.Header) event.Event {
-	e := &event.PAWSReject{
-		Header: h, Socket: g.socket(), Where: event.Where(g.N(7)), Segment: event.Segment(g.N(6)),
-		Reply: event.Reply(g.N(4)), Reason: g.text(), Counter: g.text(), Count: uint64(g.maybe()),
-	}
-	if g.bool() {
-		e.TSval, e.TSRecent, e.Delta = g.Uint32(), g.Uint32(), g.Int32()
-	}
-	e.HasAge, e.AgeMS = g.ticks()
 	return e
 }
 

@@ -272,6 +272,7 @@ func (t *Tracker) keepChain(sl *slot, r record, c chain) bool {
 		}
 	}
 	r.c[i] = c
+	r.h.chains = max(r.h.chains, uint8(i+1))
 	return true
 }
 

@@ -78,14 +78,13 @@ type match struct {
 	fit   Fit
 	i     int
 	dt    uint32 // ms since the line's latest SYN; 0 if that is later
-	live  int    // lines that were looked at
-	tips  int    // chains and lone SYNs
+	live  int    // lines that were looked at, at most
 	cost  uint64 // the smaller the better, within one fit
 }
 
-func (m *match) take(p place, f Fit, i int, dt uint32, cost uint64) {
+func (m *match) take(p place, f Fit, i int, dt int32, cost uint64) {
 	if f > m.fit || f == m.fit && cost < m.cost {
-		m.place, m.fit, m.i, m.dt, m.cost = p, f, i, dt, cost
+		m.place, m.fit, m.i, m.dt, m.cost = p, f, i, uint32(max(dt, 0)), cost
 	}
 }
 
@@ -131,80 +130,94 @@ func (r *ruler) offset(v, t, lv, lt uint32) (d, dt int32) {
 	return int32(v - lv - uint32(dt)*r.perMS), dt
 }
 
+// drift is what a clock may be off after dt ms, in ms.
+func drift(dt int32) uint32 { return uint32(max(dt, 0)) / ppm }
+
 // onLine tells whether an offset is that of a near match.
 func (r *ruler) onLine(d, dt int32) bool {
-	per := int64(r.perMS)
-	drift := int64(max(dt, -dt)) / ppm
-	return int64(d) >= -(nearBelow+drift)*per && int64(d) <= (nearAbove+drift)*per
+	more := drift(dt)
+	return uint32(d)+(nearBelow+more)*r.perMS <= (nearBelow+nearAbove+2*more)*r.perMS
 }
 
 // inCone tells whether a clock that shows lv now can show v in dt ms, at
 // whatever rate up to the ruler's.
 func (r *ruler) inCone(v, lv uint32, dt int32) bool {
-	if dt < 0 {
-		return false
-	}
-	most := uint64(r.perMS) * uint64(int64(dt)+int64(dt)/ppm+nearAbove)
-	return most < 1<<31 && uint64(v-lv) <= most
+	most := uint64(r.perMS) * uint64(uint32(dt)+drift(dt)+nearAbove)
+	return dt >= 0 && uint64(v-lv) <= most && most < 1<<31
 }
+
+// late tells whether an offset is that of an old SYN.
+func (r *ruler) late(d int32) bool { return d < 0 && int64(d) >= -lateBelow*int64(r.perMS) }
+
+// past tells whether a line of dt ms ago is too old. One from the future is,
+// unless SYNs came out of order.
+func past(dt int32) bool { return uint32(dt)+lateBelow > ttl+lateBelow }
 
 // match finds what explains a SYN best: a line it is on, a line it is late on,
 // the cone of a line. It changes nothing.
+//
+// Nearly all SYNs of a clock are on its line, so that this is looked for
+// first. The first line will do: of two that are so close, none is better.
 func (r *ruler) match(rec record, p *packet) match {
-	m := match{tips: int(rec.h.lone)}
-	m.live = m.tips
-	for i := range rec.c {
-		if c := &rec.c[i]; c.n != 0 {
-			r.matchChain(&m, c, i, p)
+	chains, lone := rec.c[:rec.h.chains], rec.o[:rec.h.lone]
+	m := match{live: 2*len(chains) + len(lone)}
+	for i := range chains {
+		c := &chains[i]
+		if d, dt := r.offset(p.v, p.t, c.v, c.t); r.onLine(d, dt) && !past(dt) && c.n != 0 {
+			m.take(placeChain, FitLine, i, dt, 0)
+			return m
 		}
 	}
-	if m.fit == FitLine {
-		return m
+	for i := range chains {
+		c := &chains[i]
+		if c.flags&chainHop == 0 || c.n == 0 {
+			continue
+		}
+		if d, dt := r.offset(p.v, p.t, c.pv, c.pt); r.onLine(d, dt) && !past(dt) {
+			m.take(placeHop, FitLine, i, dt, 0)
+			return m
+		}
 	}
-	for i := range rec.o[:rec.h.lone] {
-		o := &rec.o[i]
+	for i := range chains {
+		r.offLine(&m, &chains[i], i, p)
+	}
+	for i := range lone {
+		o := &lone[i]
 		d, dt := r.offset(p.v, p.t, o.v, o.t)
 		switch {
-		case dt > ttl:
 		case r.onLine(d, dt):
-			m.take(placeLone, FitLine, i, uint32(max(0, dt)), magnitude(d))
+			if !past(dt) {
+				m.take(placeLone, FitLine, i, dt, 0)
+				return m
+			}
 		case r.inCone(p.v, o.v, dt):
-			m.take(placeLone, FitHop, i, uint32(dt), uint64(dt)*uint64(dt)*math.MaxUint16)
+			if !past(dt) {
+				m.take(placeLone, FitHop, i, dt, far(dt, 1))
+			}
 		}
 	}
 	return m
 }
 
-func (r *ruler) matchChain(m *match, c *chain, i int, p *packet) {
+// offLine looks whether a SYN that is on no chain's line is explained by a
+// chain all the same.
+func (r *ruler) offLine(m *match, c *chain, i int, p *packet) {
+	if c.n == 0 {
+		return
+	}
 	d, dt := r.offset(p.v, p.t, c.v, c.t)
-	if dt > ttl {
-		return
-	}
-	m.live++
-	m.tips++
 	switch {
-	case r.onLine(d, dt):
-		m.take(placeChain, FitLine, i, uint32(max(0, dt)), magnitude(d))
 	case r.inCone(p.v, c.v, dt):
-		// The least of dt/sqrt(n), as integers.
-		m.take(placeChain, FitHop, i, uint32(dt), uint64(dt)*uint64(dt)*(math.MaxUint16/uint64(c.n)))
-	case r.late(d) && int32(p.v-c.v) < 0:
-		m.take(placeChain, FitLate, i, uint32(max(0, dt)), magnitude(d))
-	}
-	if c.flags&chainHop == 0 {
-		return
-	}
-	if d, dt = r.offset(p.v, p.t, c.pv, c.pt); dt > ttl {
-		return
-	}
-	m.live++
-	if r.onLine(d, dt) {
-		m.take(placeHop, FitLine, i, uint32(max(0, dt)), magnitude(d))
+		if !past(dt) {
+			m.take(placeChain, FitHop, i, dt, far(dt, c.n))
+		}
+	case r.late(d) && int32(p.v-c.v) < 0 && !past(dt):
+		m.take(placeChain, FitLate, i, dt, magnitude(d))
 	}
 }
 
-// late tells whether an offset is that of an old SYN.
-func (r *ruler) late(d int32) bool { return d < 0 && int64(d) >= -lateBelow*int64(r.perMS) }
+// far orders cones by dt/sqrt(n), as an integer.
+func far(dt int32, n uint16) uint64 { return uint64(dt) * uint64(dt) * (math.MaxUint16 / uint64(n)) }
 
 func magnitude(d int32) uint64 {
 	if d < 0 {

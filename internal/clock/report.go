@@ -107,7 +107,7 @@ func (t *Tracker) Find(k Key, now int64) (Source, bool) {
 
 func (t *Tracker) lookup(k Key, now int64) (*slot, moment) {
 	m := t.moment(now)
-	i := t.table.find(t.key.hash(k))
+	i := t.table.find(t.key.hash(&k))
 	if i < 0 || t.table.at(i).idle(m) {
 		return nil, m
 	}

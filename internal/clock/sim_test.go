@@ -22,14 +22,13 @@ const (
 
 // model is how a system makes TSval.
 type model struct {
-	name       string
-	hz         float64
-	perTuple   bool // an offset of its own for each 4-tuple
-	perConn    bool // for each connection
-	none       bool // no timestamps option
-	suspends   bool // CLOCK_MONOTONIC stands still between visits, mostly
-	print      string
-	appleStyle bool
+	name     string
+	hz       float64
+	perTuple bool // an offset of its own for each 4-tuple
+	perConn  bool // for each connection
+	none     bool // no timestamps option
+	suspends bool // CLOCK_MONOTONIC stands still between visits, mostly
+	print    string
 }
 
 const (

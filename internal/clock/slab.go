@@ -29,7 +29,8 @@ type header struct {
 	epoch  uint32 // half windows since the start, see window
 	raw    [2]uint16
 	stacks [maxStacks]stack
-	lone   uint8 // places of lone that are in use; chains have n == 0 if not
+	chains uint8 // places of chains that were ever in use
+	lone   uint8 // places of lone SYNs that are in use
 	flags  uint8
 }
 

@@ -150,7 +150,7 @@ func (t *Tracker) SYN(s *SYN) Fit {
 		t.base, t.begun = s.Time, true
 	}
 	now := t.moment(s.Time)
-	h := t.key.hash(s.Key)
+	h := t.key.hash(&s.Key)
 	i := t.table.find(h)
 	if i < 0 {
 		if i = t.slot(h, now); i < 0 {

@@ -13,8 +13,12 @@ const (
 	busyChains = 8
 )
 
-// add puts a SYN into the record of its source.
-func (t *Tracker) add(sl *slot, r record, p *packet) Fit {
+// add puts a SYN into the record of its source. Nearly all SYNs of a clock are
+// on its line, so that this is looked for first.
+func (t *Tracker) add(sl *slot, r *record, p *packet) Fit {
+	if i := t.ruler.line(r.c[:r.h.chains], p); i >= 0 {
+		return t.addToLine(r, &r.c[i], p)
+	}
 	m := t.ruler.match(r, p)
 	switch m.place {
 	case placeChain:
@@ -22,40 +26,53 @@ func (t *Tracker) add(sl *slot, r record, p *packet) Fit {
 	case placeHop:
 		return t.unhop(sl, r, p, &m)
 	case placeLone:
-		return t.addToLone(sl, r, p, &m)
+		return t.addToLone(sl, *r, p, &m)
 	default:
-		return t.addLone(sl, r, p)
+		return t.addLone(sl, *r, p)
 	}
 }
 
 // flooded tells whether SYNs without handshake are to be taken for forged.
 func (h *header) flooded() bool { return int(h.raw[0])+int(h.raw[1]) > floodRaw }
 
-func (t *Tracker) addToChain(r record, p *packet, m *match) Fit {
-	c := &r.c[m.i]
-	if c.tag == p.tag && m.fit != FitLate {
-		c.anchor(p)
-		c.flags |= p.flags()
+func (t *Tracker) addToLine(r *record, c *chain, p *packet) Fit {
+	if c.tag == p.tag {
+		c.repeat(p)
 		return FitRepeat
 	}
-	switch m.fit {
-	case FitLine:
-		c.hit(p, t.ruler.near(m.live))
-		if m.dt >= longGap {
-			c.flags |= chainFull
-		}
-		c.anchor(p)
-	case FitHop:
-		if r.h.flooded() && !p.validated {
-			return t.drop(r)
-		}
+	if int32(p.t-c.t) >= longGap {
+		c.flags |= chainFull
+	}
+	c.hit(p, t.ruler.near(r.lines()))
+	c.anchor(p)
+	more(&r.h.stacks[p.stack].on[0])
+	return FitLine
+}
+
+// repeat takes the same ports again, which are no evidence.
+func (c *chain) repeat(p *packet) {
+	c.anchor(p)
+	c.flags |= p.flags()
+}
+
+// addToChain takes a SYN that is off the line of a chain, but in its cone, or
+// late.
+func (t *Tracker) addToChain(r *record, p *packet, m *match) Fit {
+	c := &r.c[m.i]
+	switch {
+	case m.fit == FitLate: // no evidence, and an old value is no anchor
+		more(&c.n)
+		c.flags |= p.flags()
+	case c.tag == p.tag:
+		c.repeat(p)
+		return FitRepeat
+	case r.h.flooded() && !p.validated:
+		return t.drop(*r)
+	default:
 		c.pv, c.pt, c.pscore, c.pn = c.v, c.t, c.score, c.n
 		c.flags |= chainHop
 		c.hit(p, t.ruler.cone(m.live, m.dt))
 		c.anchor(p)
-	default: // FitLate is no evidence, and an old value is no anchor
-		more(&c.n)
-		c.flags |= p.flags()
 	}
 	more(&r.h.stacks[p.stack].on[0])
 	return m.fit
@@ -86,7 +103,7 @@ func (c *chain) anchor(p *packet) {
 // unhop takes a SYN on the line from before a chain's last hop: the clock did
 // not stand still. What followed the hop was a packet that came late, or is
 // another clock.
-func (t *Tracker) unhop(sl *slot, r record, p *packet, m *match) Fit {
+func (t *Tracker) unhop(sl *slot, r *record, p *packet, m *match) Fit {
 	c := &r.c[m.i]
 	after := *c
 	c.v, c.t, c.n, c.score = c.pv, c.pt, c.pn, c.pscore
@@ -103,11 +120,11 @@ func (t *Tracker) unhop(sl *slot, r record, p *packet, m *match) Fit {
 		c.n = uint16(min(int(c.n)+int(n), 1<<16-1))
 	case n == 1:
 		fewer(&r.h.stacks[after.stack].on)
-		t.keepLone(sl, r, lone{v: after.v, t: after.t, tag: after.tag, stack: after.stack, flags: after.flags & chainValidated})
+		t.keepLone(sl, *r, lone{v: after.v, t: after.t, tag: after.tag, stack: after.stack, flags: after.flags & chainValidated})
 	default:
 		after.first, after.flags, after.n = after.t, after.flags&chainValidated, n
 		after.score = uint16(min(int(n-1)*t.ruler.near(m.live), 1<<16-1))
-		t.keepChain(sl, r, after)
+		t.keepChain(sl, *r, after)
 	}
 	return FitLine
 }
@@ -221,6 +238,21 @@ func (r record) prune(now uint32) {
 			r.o[i] = r.o[r.h.lone]
 		}
 	}
+}
+
+// forget gives up what is too old to be looked at, before its time, which is
+// modulo 2^32 ms, comes round.
+func (r record) forget(now uint32) {
+	r.prune(now)
+	last := 0
+	for i := range r.c[:r.h.chains] {
+		if !r.c[i].live(now) {
+			r.c[i] = chain{}
+		} else {
+			last = i + 1
+		}
+	}
+	r.h.chains = uint8(last)
 }
 
 // worthMore tells whether a source should have more room for lone SYNs.

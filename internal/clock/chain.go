@@ -153,21 +153,23 @@ func (r *ruler) late(d int32) bool { return d < 0 && int64(d) >= -lateBelow*int6
 // unless SYNs came out of order.
 func past(dt int32) bool { return uint32(dt)+lateBelow > ttl+lateBelow }
 
-// match finds what explains a SYN best: a line it is on, a line it is late on,
-// the cone of a line. It changes nothing.
-//
-// Nearly all SYNs of a clock are on its line, so that this is looked for
-// first. The first line will do: of two that are so close, none is better.
-func (r *ruler) match(rec record, p *packet) match {
-	chains, lone := rec.c[:rec.h.chains], rec.o[:rec.h.lone]
-	m := match{live: 2*len(chains) + len(lone)}
+// line returns the chain whose line a SYN is on, or -1. The first will do: of
+// two that are so close, none is better.
+func (r *ruler) line(chains []chain, p *packet) int {
 	for i := range chains {
 		c := &chains[i]
 		if d, dt := r.offset(p.v, p.t, c.v, c.t); r.onLine(d, dt) && !past(dt) && c.n != 0 {
-			m.take(placeChain, FitLine, i, dt, 0)
-			return m
+			return i
 		}
 	}
+	return -1
+}
+
+// match finds what explains best a SYN that is on no chain's line: the line
+// before a hop, a line it is late on, the cone of a line. It changes nothing.
+func (r *ruler) match(rec *record, p *packet) match {
+	chains, lone := rec.c[:rec.h.chains], rec.o[:rec.h.lone]
+	m := match{live: rec.lines()}
 	for i := range chains {
 		c := &chains[i]
 		if c.flags&chainHop == 0 || c.n == 0 {

@@ -72,20 +72,6 @@ type Source struct {
 	Unproven            int  // those without, that none explains: perhaps forged
 }
 
-// Chain is one clock of a source.
-type Chain struct {
-	First, Last int64   // ns, as in SYN
-	TSval       uint32  // at Last
-	N           int     // connections
-	Odds        float64 // log10 of the odds against chance
-	Certain     bool    // enough of them to count
-	Validated   bool    // a handshake completed
-	// Hz is the tick rate, 0 if it does not show: a clock that ticks slower
-	// looks like one that stands still at times. It is for people only.
-	Hz    int
-	Index int // with First the chain's name, as long as it lives
-}
-
 // Find returns what is known of a source at a time. It is false for one that
 // is not known, or was idle for an hour.
 func (t *Tracker) Find(k Key, now int64) (Source, bool) {
@@ -129,67 +115,6 @@ func (t *Tracker) All(now int64) iter.Seq[Source] {
 			}
 		}
 	}
-}
-
-// Chains appends the clocks of a source to dst: those that are Certain, and
-// candidates.
-func (t *Tracker) Chains(dst []Chain, k Key, now int64) []Chain {
-	sl, m := t.lookup(k, now)
-	if sl == nil || sl.tier == 0 {
-		return dst
-	}
-	r := t.record(sl)
-	needed := needed(r.unexplained(m))
-	for i := range r.c {
-		if r.c[i].live(m.ms) {
-			dst = append(dst, t.chain(r, i, needed, m, now))
-		}
-	}
-	return dst
-}
-
-// Locate returns the clock that a TSval is of, at a time, and how it fits:
-// FitLine, FitLate or FitHop. It changes nothing. It is false for one of no
-// clock that was seen twice.
-func (t *Tracker) Locate(k Key, now int64, tsval uint32) (Chain, Fit, bool) {
-	sl, at := t.lookup(k, now)
-	if sl == nil || sl.tier == 0 || tsval == 0 {
-		return Chain{}, FitNew, false
-	}
-	r := t.record(sl)
-	m := t.ruler.match(r, &packet{v: tsval, t: at.ms})
-	if m.place != placeChain && m.place != placeHop {
-		return Chain{}, FitNew, false
-	}
-	return t.chain(r, m.i, needed(r.unexplained(at)), at, now), m.fit, true
-}
-
-func (t *Tracker) chain(r record, i, needed int, m moment, now int64) Chain {
-	c := &r.c[i]
-	return Chain{
-		First: t.nanos(m, c.first, now), Last: t.nanos(m, c.t, now), TSval: c.v,
-		N: int(c.n), Odds: float64(c.score) / scoreUnit,
-		Certain: c.certain(r.h, needed), Validated: c.flags&chainValidated != 0,
-		Hz: c.rate(t.ruler.perMS), Index: i,
-	}
-}
-
-// rate returns the rate that a chain shows, one of those that systems use.
-func (c *chain) rate(perMS uint32) int {
-	if c.flags&chainFull != 0 {
-		return int(perMS) * 1000
-	}
-	dt := c.t - c.pt
-	if c.flags&chainHop == 0 || int32(dt) < longGap {
-		return 0
-	}
-	hz := uint64(c.v-c.pv) * 1000 / uint64(dt)
-	for _, known := range [...]uint64{10, 100, 250, 300} {
-		if hz*100 >= known*98 && hz*100 <= known*102 {
-			return int(known)
-		}
-	}
-	return 0
 }
 
 // unexplained returns how many SYNs there were that may have met a line by

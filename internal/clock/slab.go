@@ -52,6 +52,9 @@ type record struct {
 	o []lone
 }
 
+// lines is how many lines a SYN may meet, at most.
+func (r *record) lines() int { return 2*int(r.h.chains) + int(r.h.lone) }
+
 // slab holds the records of one tier.
 type slab struct {
 	heads  [][]header

@@ -54,12 +54,12 @@ func perTuple(fingerprint string) bool {
 	return false
 }
 
-// turn begins a new half window where it is time.
-func (h *header) turn(sec uint32) {
+// turn begins a new half window where it is time, and tells whether it was.
+func (h *header) turn(sec uint32) bool {
 	epoch := sec / window
 	switch int32(epoch - h.epoch) {
 	case 0:
-		return
+		return false
 	case 1:
 		h.raw = [2]uint16{0, h.raw[0]}
 		for i := range h.stacks {
@@ -68,7 +68,7 @@ func (h *header) turn(sec uint32) {
 		}
 	default:
 		if int32(epoch-h.epoch) < 0 {
-			return // SYNs come a little out of order
+			return false // SYNs come a little out of order
 		}
 		h.raw = [2]uint16{}
 		for i := range h.stacks {
@@ -76,6 +76,7 @@ func (h *header) turn(sec uint32) {
 		}
 	}
 	h.epoch = epoch
+	return true
 }
 
 // stack returns the index of a stack. The last is shared by all that come when

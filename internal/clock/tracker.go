@@ -121,21 +121,23 @@ func (t *Tracker) Stats() Stats {
 // moment is a time as the records hold it.
 type moment struct {
 	ms, sec uint32 // since the first SYN, modulo 2^32
+	ns      int64  // as in SYN, at the beginning of the ms
 }
 
 func (t *Tracker) moment(ns int64) moment {
 	d := (ns - t.base) / 1e6
+	if ns < t.base && (ns-t.base)%1e6 != 0 {
+		d--
+	}
 	sec := d / 1000
 	if d < 0 && d%1000 != 0 {
 		sec-- // so that ms is sec*1000 and a remainder, always
 	}
-	return moment{uint32(d), uint32(sec)}
+	return moment{uint32(d), uint32(sec), t.base + d*1e6}
 }
 
-// nanos is the inverse of moment.ms, for one not long before now.
-func (t *Tracker) nanos(now moment, ms uint32, at int64) int64 {
-	return at - int64(int32(now.ms-ms))*1e6
-}
+// nanos is the inverse of ms, for a time not long before or after.
+func (m *moment) nanos(ms uint32) int64 { return m.ns - int64(int32(m.ms-ms))*1e6 }
 
 // SYN takes a SYN. SYNs may come a second out of order; a SYN may come twice,
 // first when it arrives and again, with the same Time, when its handshake has
@@ -193,9 +195,11 @@ func (t *Tracker) known(i int, sl *slot, s *SYN, now moment) Fit {
 		sl.sec = now.sec
 	}
 	r := t.record(sl)
-	r.h.turn(now.sec)
+	if r.h.turn(now.sec) {
+		r.forget(now.ms)
+	}
 	p.stack = r.h.stack(uint16(s.Group))
-	return t.add(sl, r, &p)
+	return t.add(sl, &r, &p)
 }
 
 // first makes a slot that of a source with one SYN.

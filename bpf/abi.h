@@ -27,6 +27,7 @@ enum tws_kind : __u8 {
 	TWS_KIND_SYN,
 	TWS_KIND_SYN_REFUSED,
 	TWS_KIND_PAWS_REJECT,
+	TWS_KIND_SYN_REJECT,
 	/* not an event: a connect() left SYN_SENT; if a TIME_WAIT socket had
 	 * its 4-tuple, that is gone, and was re-used if the sequence numbers
 	 * go on from there
@@ -82,6 +83,15 @@ enum tws_reply : __u8 {
 	TWS_REPLY_ACK,
 	TWS_REPLY_RATE_LIMITED,
 	TWS_REPLY_NONE,
+	TWS_REPLY_RST,
+};
+
+/* why a socket in TIME_WAIT refused a SYN that PAWS let pass */
+enum tws_rule : __u8 {
+	TWS_RULE_UNKNOWN,
+	TWS_RULE_SEQUENCE,
+	TWS_RULE_FIN_WAIT2,
+	TWS_RULE_NO_LISTENER,
 };
 
 /* which MIB counter moved with a PAWS reject */
@@ -179,17 +189,22 @@ struct tws_tcpopt {
 	__u64 kinds[3];
 };
 
+/* What a SYN tells about who sent it. */
+struct tws_syn_header {
+	struct tws_tcpopt opt;
+	__u16 window;
+	__u8 ttl;
+	__u8 ip_version; /* 4 or 6; 0: opt.tsval is all that is known */
+	__u8 pad[4];
+};
+
 struct tws_syn {
 	struct tws_header h;
 	struct tws_tuple tuple;
 	struct tws_owner owner;
-	struct tws_tcpopt opt;
-	__u16 window;
-	__u8 ttl;
+	struct tws_syn_header syn;
 	__u8 validated;
-	__u8 has_header; /* ttl, window and the option list are known */
-	__u8 ip_version; /* 4 or 6 */
-	__u8 pad[2];
+	__u8 pad[7];
 };
 
 struct tws_syn_refused {
@@ -214,9 +229,26 @@ struct tws_paws_reject {
 	enum tws_segment segment;
 	enum tws_reply reply;
 	enum tws_counter counter;
+	__u32 seq;
+	struct tws_syn_header syn; /* if it is one */
 	__u8 has_ts_recent;
 	__u8 has_age;
-	__u8 pad[2];
+	__u8 pad[6];
+};
+
+struct tws_syn_reject {
+	struct tws_header h;
+	struct tws_tuple tuple;
+	struct tws_owner owner;
+	struct tws_syn_header syn;
+	__u32 ts_recent; /* 0: none */
+	__u32 seq;
+	__u32 rcv_nxt;
+	__u32 age_ms;
+	enum tws_rule rule;
+	enum tws_reply reply;
+	__u8 has_age;
+	__u8 pad[5];
 };
 
 /* A TIME_WAIT socket as the census iterator writes it to its seq file. */
@@ -312,6 +344,15 @@ struct tws_prefix_key {
 	__u8 pad[2];
 };
 
+#define TWS_SYN_PARTS 8
+
+/* How many SYN records one CPU has made in this part of a second. */
+struct tws_turns {
+	__u64 part; /* number of the part, 1 / TWS_SYN_PARTS s each */
+	__u64 taken;
+	__u64 skipped; /* since the start */
+};
+
 /* Set once before load; the verifier drops what is switched off. */
 struct tws_config {
 	__u64 cgroup_ids[TWS_CGROUPS_MAX];
@@ -326,6 +367,8 @@ struct tws_config {
 	__u32 reason_paws;
 	__u32 reason_paws_ack;
 	__u32 reason_tsecr;
+	__u32 reason_none;    /* SKB_DROP_REASON_NOT_SPECIFIED */
+	__u32 syn_quota;      /* SYN records a CPU and s; 0: all */
 	__u32 kfree_skb_args; /* of the tracepoint, from BTF */
 	__u8 filter_netns;
 	__u8 filter_dst;

@@ -28,6 +28,7 @@ struct tws_abi {
 	struct tws_syn syn;
 	struct tws_syn_refused syn_refused;
 	struct tws_paws_reject paws_reject;
+	struct tws_syn_reject syn_reject;
 	struct tws_census census;
 	__u32 pad;
 	struct tws_open open;
@@ -39,6 +40,7 @@ struct tws_abi {
 	struct tws_prefix_key prefix_key;
 	struct tws_config config;
 	struct tws_orders orders;
+	struct tws_turns turns;
 	struct tws_netns_place netns_place;
 };
 

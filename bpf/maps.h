@@ -135,6 +135,14 @@ struct {
 	__type(value, struct tws_recent_page);
 } tws_recent SEC(".maps");
 
+/* Which SYNs are looked at. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tws_turns);
+} tws_syn_turns SEC(".maps");
+
 /* tw_last_oow_ack_time at the last reject, to tell whether an ACK was sent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

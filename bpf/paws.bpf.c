@@ -85,16 +85,49 @@ tws_reject_tw_age(struct tws_reject *r, const struct tcp_timewait_sock *tw)
 	r->has_age = true;
 }
 
-/* Is there an owner of a TIME_WAIT socket: the listener that accepted it. */
+/* A SYN that PAWS let pass and a TIME_WAIT socket refused. */
+static __always_inline void tws_syn_reject_emit(
+	const struct tcp_timewait_sock *tw, const struct tws_tuple *tuple,
+	const struct tws_owner *owner, const struct tws_reject *r,
+	const struct tws_segment_info *segment, const struct sk_buff *skb)
+{
+	struct tws_tally *c = tws_get_counts(tuple->netns);
+	struct tws_syn_reject *e;
+
+	if (!tws_want(c, TWS_KIND_SYN_REJECT, tuple, owner))
+		return;
+	e = tws_reserve(c, TWS_KIND_SYN_REJECT, struct tws_syn_reject);
+	if (!e)
+		return;
+	e->tuple = *tuple;
+	e->owner = *owner;
+	tws_fill_syn(&e->syn, segment, skb);
+	e->ts_recent = r->ts_recent;
+	e->seq = segment->seq;
+	e->rcv_nxt = BPF_CORE_READ(tw, tw_sk.__tw_common.skc_tw_rcv_nxt);
+	e->age_ms = r->age_ms;
+	e->has_age = r->has_age;
+	e->rule = r->rule;
+	e->reply = r->reply;
+	tws_submit(e, sizeof(*e));
+}
+
+/* The owner of a TIME_WAIT socket is the listener that accepted it. */
 static __always_inline void tws_emit_tw(const struct tcp_timewait_sock *tw,
-					const struct tws_reject *r)
+					struct tws_reject *r,
+					const struct tws_segment_info *segment,
+					const struct sk_buff *skb)
 {
 	struct tws_owner owner;
 	struct tws_tuple tuple;
 
+	tws_reject_tw_age(r, tw);
 	tws_fill_tuple(&tuple, &tw->tw_sk.__tw_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
-	tws_paws_emit(&tuple, &owner, r);
+	if (r->rule)
+		tws_syn_reject_emit(tw, &tuple, &owner, r, segment, skb);
+	else
+		tws_paws_emit(&tuple, &owner, r, segment, skb);
 }
 
 static __always_inline enum tws_counter tws_timewait_counter(void)
@@ -104,6 +137,86 @@ static __always_inline enum tws_counter tws_timewait_counter(void)
 	 */
 	return tws_cfg.reason_tw_paws ? TWS_COUNTER_PAWS_TIMEWAIT
 				      : TWS_COUNTER_PAWS_ESTAB;
+}
+
+static __always_inline bool tws_after(__u32 a, __u32 b)
+{
+	return (__s32)(b - a) < 0;
+}
+
+/* Only a SYN by itself can open a connection on a socket in TIME_WAIT. */
+static __always_inline bool tws_opens(const struct tws_segment_info *segment)
+{
+	return (segment->flags & (TWS_TCP_SYN | TWS_TCP_ACK | TWS_TCP_RST)) ==
+	       TWS_TCP_SYN;
+}
+
+/*
+ * tws_syn_rule - why tcp_timewait_state_process() refuses a SYN
+ *
+ * PAWS has let it pass. TWS_RULE_NO_LISTENER: it would be accepted.
+ */
+static __always_inline enum tws_rule
+tws_syn_rule(const struct tcp_timewait_sock *tw,
+	     const struct tws_segment_info *segment)
+{
+	__u32 ts_recent = BPF_CORE_READ(tw, tw_ts_recent);
+
+	if (tws_tw_substate(&tw->tw_sk) == TWS_SUBSTATE_FIN_WAIT2)
+		return TWS_RULE_FIN_WAIT2;
+	if (tws_after(segment->seq,
+		      BPF_CORE_READ(tw, tw_sk.__tw_common.skc_tw_rcv_nxt)))
+		return TWS_RULE_NO_LISTENER;
+	if (BPF_CORE_READ(tw, tw_ts_recent_stamp) && segment->opt.saw_tstamp &&
+	    tws_after(segment->opt.tsval, ts_recent))
+		return TWS_RULE_NO_LISTENER;
+	return TWS_RULE_SEQUENCE;
+}
+
+/* Does nobody listen on the address of a socket any more, for sure. */
+static __always_inline bool
+tws_listener_gone(const struct tcp_timewait_sock *tw)
+{
+	struct tws_listener *l;
+	struct tws_tuple tuple;
+
+	tws_fill_tuple(&tuple, &tw->tw_sk.__tw_common, false);
+	l = tws_find_listener(&tuple);
+	return l && !l->sockets;
+}
+
+/* Is the sequence number in the window of the old connection. */
+static __always_inline bool
+tws_in_window(const struct tcp_timewait_sock *tw,
+	      const struct tws_segment_info *segment)
+{
+	__u32 into = segment->seq -
+		     BPF_CORE_READ(tw, tw_sk.__tw_common.skc_tw_rcv_nxt);
+
+	return into < BPF_CORE_READ(tw, tw_rcv_wnd);
+}
+
+/*
+ * tws_syn_refusal - will the kernel refuse a SYN that PAWS lets pass
+ *
+ * Up to 6.15 nothing tells afterwards.
+ */
+static __always_inline bool
+tws_syn_refusal(const struct tcp_timewait_sock *tw, const struct sk_buff *skb,
+		const struct tws_segment_info *segment, struct tws_reject *r)
+{
+	r->rule = tws_syn_rule(tw, segment);
+	r->reply = TWS_REPLY_ACK;
+	if (r->rule == TWS_RULE_NO_LISTENER)
+		return tws_listener_gone(tw);
+	if (r->rule == TWS_RULE_FIN_WAIT2 && tws_in_window(tw, segment))
+		r->reply = TWS_REPLY_RST;
+	else
+		r->reply = tws_predict_reply(
+			BPF_CORE_READ(tw, tw_sk.__tw_common.skc_net.net),
+			BPF_CORE_READ(tw, tw_last_oow_ack_time),
+			TWS_SEGMENT_SYN, tws_has_data(skb, segment));
+	return true;
 }
 
 /* tcp_timewait_state_process() at entry */
@@ -116,15 +229,20 @@ tws_timewait_process(const struct tcp_timewait_sock *tw,
 	struct tws_reject r = {};
 	bool has_data;
 
-	if (!stamp || !tws_read_segment(&segment, skb) ||
-	    !segment.opt.saw_tstamp)
+	if (!tws_read_segment(&segment, skb))
 		return;
 	r.tsval = segment.opt.tsval;
 	r.ts_recent = BPF_CORE_READ(tw, tw_ts_recent);
 	r.has_ts_recent = true;
-	if (!tws_paws_reject(r.ts_recent, r.tsval, stamp, tws_now_s(),
-			     tws_cfg.paws_wrap_s, segment.flags & TWS_TCP_RST))
+	if (!stamp || !segment.opt.saw_tstamp ||
+	    !tws_paws_reject(r.ts_recent, r.tsval, stamp, tws_now_s(),
+			     tws_cfg.paws_wrap_s,
+			     segment.flags & TWS_TCP_RST)) {
+		if (tws_opens(&segment) &&
+		    tws_syn_refusal(tw, skb, &segment, &r))
+			tws_emit_tw(tw, &r, &segment, skb);
 		return;
+	}
 	has_data = tws_has_data(skb, &segment);
 	r.segment = tws_segment_kind(&segment, has_data);
 	r.reply = tws_predict_reply(
@@ -138,8 +256,7 @@ tws_timewait_process(const struct tcp_timewait_sock *tw,
 		r.counter = tws_timewait_counter();
 		r.reason = tws_cfg.reason_tw_paws;
 	}
-	tws_reject_tw_age(&r, tw);
-	tws_emit_tw(tw, &r);
+	tws_emit_tw(tw, &r, &segment, skb);
 }
 
 SEC("fentry/tcp_timewait_state_process")
@@ -190,7 +307,7 @@ static __always_inline void tws_check_req(const struct sk_buff *skb,
 		BPF_CORE_READ(treq, last_oow_ack_time), r.segment, has_data);
 	tws_fill_tuple(&tuple, &req->__req_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
-	tws_paws_emit(&tuple, &owner, &r);
+	tws_paws_emit(&tuple, &owner, &r, &segment, skb);
 }
 
 SEC("fentry/tcp_check_req")
@@ -207,11 +324,6 @@ int BPF_KPROBE(tws_kprobe_check_req, struct sock *sk, struct sk_buff *skb,
 {
 	tws_check_req(skb, req);
 	return 0;
-}
-
-static __always_inline bool tws_after(__u32 a, __u32 b)
-{
-	return (__s32)(b - a) < 0;
 }
 
 /*
@@ -288,7 +400,7 @@ static __always_inline void tws_validate_incoming(const struct sock *sk,
 	tws_reject_stamp(&r, stamp);
 	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
-	tws_paws_emit(&tuple, &owner, &r);
+	tws_paws_emit(&tuple, &owner, &r, &segment, skb);
 }
 
 SEC("fentry/tcp_validate_incoming")
@@ -305,22 +417,41 @@ int BPF_KPROBE(tws_kprobe_validate, struct sock *sk, struct sk_buff *skb)
 	return 0;
 }
 
-/* The kernel dropped a segment for PAWS on a TIME_WAIT socket. */
+/* The kernel dropped a segment on a TIME_WAIT socket, for PAWS by its name. */
 static __always_inline void
 tws_dropped_tw(const struct tcp_timewait_sock *tw, const struct sk_buff *skb,
 	       const struct tws_segment_info *segment, struct tws_reject *r)
 {
 	bool has_data = tws_has_data(skb, segment);
+	__s32 stamp = BPF_CORE_READ(tw, tw_ts_recent_stamp);
+	bool paws = r->reason != tws_cfg.reason_none;
 
 	r->where = TWS_WHERE_TIME_WAIT;
 	r->counter = TWS_COUNTER_PAWS_TIMEWAIT;
 	r->ts_recent = BPF_CORE_READ(tw, tw_ts_recent);
 	r->has_ts_recent = true;
 	r->segment = tws_segment_kind(segment, has_data);
-	r->reply = tws_reply_sent(tw, BPF_CORE_READ(tw, tw_last_oow_ack_time),
-				  r->segment, has_data);
-	tws_reject_tw_age(r, tw);
-	tws_emit_tw(tw, r);
+	if (!paws) {
+		/* In the substate FIN_WAIT2 it has no name either. */
+		r->reason = 0;
+		r->counter = TWS_COUNTER_NONE;
+		r->where = TWS_WHERE_FIN_WAIT2;
+		r->rule = tws_syn_rule(tw, segment);
+		if (r->rule == TWS_RULE_FIN_WAIT2 && stamp &&
+		    segment->opt.saw_tstamp &&
+		    tws_paws_reject(r->ts_recent, r->tsval, stamp, tws_now_s(),
+				    tws_cfg.paws_wrap_s, false))
+			r->rule = TWS_RULE_UNKNOWN; /* PAWS */
+	}
+	if (r->rule == TWS_RULE_NO_LISTENER)
+		r->reply = TWS_REPLY_ACK;
+	else if (r->rule == TWS_RULE_FIN_WAIT2 && tws_in_window(tw, segment))
+		r->reply = TWS_REPLY_RST;
+	else
+		r->reply = tws_reply_sent(
+			tw, BPF_CORE_READ(tw, tw_last_oow_ack_time), r->segment,
+			has_data);
+	tws_emit_tw(tw, r, segment, skb);
 }
 
 /*
@@ -332,10 +463,9 @@ tws_dropped_req(const struct sock *listener, const struct sk_buff *skb,
 		const struct tws_segment_info *segment, struct tws_reject *r)
 {
 	struct tws_tuple tuple = {};
-	struct tws_ip_info ip = {};
 	struct tws_owner owner;
 
-	if (!tws_packet_tuple(&tuple, &ip, segment, skb))
+	if (!tws_packet_tuple(&tuple, segment, skb))
 		return;
 	tuple.netns = tws_netns(&listener->__sk_common, false);
 	r->where = TWS_WHERE_SYN_RECV;
@@ -346,7 +476,7 @@ tws_dropped_req(const struct sock *listener, const struct sk_buff *skb,
 	if (r->segment == TWS_SEGMENT_RST)
 		r->reply = TWS_REPLY_NONE;
 	tws_socket_owner(&owner, NULL, &tuple);
-	tws_paws_emit(&tuple, &owner, r);
+	tws_paws_emit(&tuple, &owner, r, segment, skb);
 }
 
 /* The same on a full socket, in tcp_validate_incoming(). */
@@ -375,7 +505,7 @@ tws_dropped_sock(const struct sock *sk, const struct sk_buff *skb,
 	tws_reject_stamp(r, BPF_CORE_READ(tp, rx_opt.ts_recent_stamp));
 	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
-	tws_paws_emit(&tuple, &owner, r);
+	tws_paws_emit(&tuple, &owner, r, segment, skb);
 }
 
 static __always_inline bool tws_is_paws_reason(__u32 reason)
@@ -397,23 +527,28 @@ int tws_kfree_skb(__u64 *ctx)
 	struct tws_segment_info segment;
 	struct tws_reject r = {};
 	struct sk_buff *skb;
+	bool nameless;
 	void *rx_sk;
 	__u8 state;
 
 	if (tws_cfg.kfree_skb_args < 4)
 		return 0;
 	r.reason = ctx[2];
-	if (!tws_is_paws_reason(r.reason))
+	nameless = tws_cfg.drops_timewait && r.reason == tws_cfg.reason_none;
+	if (!nameless && !tws_is_paws_reason(r.reason))
 		return 0;
 	skb = (void *)ctx[0];
 	rx_sk = (void *)tws_ctx_arg(ctx, 3);
+	state = BPF_CORE_READ((struct sock_common *)rx_sk, skc_state);
+	if (nameless && state != TCP_TIME_WAIT)
+		return 0;
 	if (!tws_read_segment(&segment, skb))
 		return 0;
 	r.tsval = segment.opt.tsval;
-	state = BPF_CORE_READ((struct sock_common *)rx_sk, skc_state);
 	switch (state) {
 	case TCP_TIME_WAIT:
-		if (tws_cfg.drops_timewait)
+		if (tws_cfg.drops_timewait &&
+		    (!nameless || tws_opens(&segment)))
 			tws_dropped_tw(rx_sk, skb, &segment, &r);
 		break;
 	case TCP_LISTEN:

@@ -19,12 +19,14 @@ struct tws_reject {
 	enum tws_counter counter;
 	bool has_ts_recent;
 	bool has_age;
-	__u8 pad[2];
+	enum tws_rule rule; /* not PAWS, but this */
+	__u8 pad[1];
 };
 
-static __always_inline void tws_paws_emit(const struct tws_tuple *tuple,
-					  const struct tws_owner *owner,
-					  const struct tws_reject *r)
+static __always_inline void
+tws_paws_emit(const struct tws_tuple *tuple, const struct tws_owner *owner,
+	      const struct tws_reject *r,
+	      const struct tws_segment_info *segment, const struct sk_buff *skb)
 {
 	struct tws_tally *c = tws_get_counts(tuple->netns);
 	struct tws_paws_reject *e;
@@ -65,6 +67,8 @@ static __always_inline void tws_paws_emit(const struct tws_tuple *tuple,
 	e->counter = r->counter;
 	e->has_ts_recent = r->has_ts_recent;
 	e->has_age = r->has_age;
+	e->seq = segment->seq;
+	tws_fill_syn(&e->syn, segment, skb);
 	tws_submit(e, sizeof(*e));
 }
 
@@ -111,7 +115,7 @@ tws_paws_syn_sent(const struct sock *sk, const struct sk_buff *skb,
 
 	tws_sock_tuple(&tuple, sk, NULL, false);
 	tws_socket_owner(&owner, tws_sock_find(sk, false), &tuple);
-	tws_paws_emit(&tuple, &owner, &r);
+	tws_paws_emit(&tuple, &owner, &r, segment, skb);
 }
 
 #endif

@@ -6,19 +6,48 @@
 #include "emit.h"
 #include "packet.h"
 
+/*
+ * tws_syn_turn - may this CPU look at one more SYN
+ *
+ * SYNs tell of the clocks of their sources, which some of them do as well as
+ * all. What is left out is counted.
+ */
+static __always_inline bool tws_syn_turn(void)
+{
+	struct tws_turns *t;
+	__u32 zero = 0;
+	__u64 part;
+
+	if (!tws_cfg.syn_quota)
+		return true;
+	t = bpf_map_lookup_elem(&tws_syn_turns, &zero);
+	if (!t)
+		return false;
+	part = bpf_jiffies64() * TWS_SYN_PARTS / tws_cfg.hz;
+	if (t->part != part) {
+		t->part = part;
+		t->taken = 0;
+	}
+	if (t->taken >= tws_cfg.syn_quota / TWS_SYN_PARTS) {
+		t->skipped++;
+		return false;
+	}
+	t->taken++;
+	return true;
+}
+
 /* A SYN reached a listener. */
 static __always_inline void tws_syn_arrived(const struct sock *listener,
 					    const struct sk_buff *skb)
 {
 	struct tws_segment_info segment;
-	struct tws_ip_info ip = {};
 	struct tws_tuple tuple = {};
 	struct tws_tally *c;
 	struct tws_owner owner;
 	struct tws_syn *e;
 
-	if (!tws_read_segment(&segment, skb) ||
-	    !tws_packet_tuple(&tuple, &ip, &segment, skb))
+	if (!tws_syn_turn() || !tws_read_segment(&segment, skb) ||
+	    !tws_packet_tuple(&tuple, &segment, skb))
 		return;
 	tuple.netns = tws_netns(&listener->__sk_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
@@ -30,11 +59,7 @@ static __always_inline void tws_syn_arrived(const struct sock *listener,
 		return;
 	e->tuple = tuple;
 	e->owner = owner;
-	e->opt = segment.opt;
-	e->window = segment.window;
-	e->ttl = ip.ttl;
-	e->ip_version = ip.version;
-	e->has_header = 1;
+	tws_fill_syn(&e->syn, &segment, skb);
 	tws_submit(e, sizeof(*e));
 }
 
@@ -52,6 +77,8 @@ static __always_inline void tws_syn_validated(const struct sock *child)
 	struct tws_tuple tuple;
 	struct tws_syn *e;
 
+	if (!tws_syn_turn())
+		return;
 	tws_sock_tuple(&tuple, child, NULL, false);
 	tws_socket_owner(&owner, tws_sock_find(child, false), &tuple);
 	c = tws_get_counts(tuple.netns);
@@ -63,8 +90,8 @@ static __always_inline void tws_syn_validated(const struct sock *child)
 	e->tuple = tuple;
 	e->owner = owner;
 	e->validated = 1;
-	e->opt.saw_tstamp = BPF_CORE_READ(tp, rx_opt.ts_recent_stamp) != 0;
-	e->opt.tsval = BPF_CORE_READ(tp, rx_opt.ts_recent);
+	e->syn.opt.saw_tstamp = BPF_CORE_READ(tp, rx_opt.ts_recent_stamp) != 0;
+	e->syn.opt.tsval = BPF_CORE_READ(tp, rx_opt.ts_recent);
 	tws_submit(e, sizeof(*e));
 }
 

@@ -119,6 +119,9 @@ struct sock_common {
 		struct hlist_nulls_node skc_nulls_node;
 	};
 	union {
+		__u32 skc_tw_rcv_nxt;
+	};
+	union {
 		__u32 skc_tw_snd_nxt;
 	};
 	unsigned long skc_flags; /* bits by enum sock_flags */
@@ -212,6 +215,7 @@ struct tcp_timewait_sock {
 	__u32 tw_ts_recent;
 	__u32 tw_last_oow_ack_time;
 	int tw_ts_recent_stamp;
+	__u32 tw_rcv_wnd;
 };
 
 /* include/linux/skbuff.h */

@@ -32,7 +32,11 @@ type (
 	Sock        = connectTwsSock
 	Substate    = connectTwsSubstate
 	Syn         = connectTwsSyn
+	Rule        = connectTwsRule
+	SynHeader   = connectTwsSynHeader
+	SynReject   = connectTwsSynReject
 	SynRefused  = connectTwsSynRefused
+	Turns       = connectTwsTurns
 	Tally       = connectTwsTally
 	Tcpopt      = connectTwsTcpopt
 	TimeWait    = connectTwsTimeWait
@@ -51,6 +55,7 @@ const (
 	KindSYN         = connectTwsKindTWS_KIND_SYN
 	KindSYNRefused  = connectTwsKindTWS_KIND_SYN_REFUSED
 	KindPAWSReject  = connectTwsKindTWS_KIND_PAWS_REJECT
+	KindSYNReject   = connectTwsKindTWS_KIND_SYN_REJECT
 	KindConnected   = connectTwsKindTWS_KIND_CONNECTED
 	KindMax         = connectTwsKindTWS_KIND_MAX
 )

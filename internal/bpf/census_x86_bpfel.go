@@ -34,6 +34,7 @@ const (
 	censusMapTwsScratch         = "tws_scratch"
 	censusMapTwsSockSets        = "tws_sock_sets"
 	censusMapTwsSocks           = "tws_socks"
+	censusMapTwsSynTurns        = "tws_syn_turns"
 	censusProgTwsCensusHolders  = "tws_census_holders"
 	censusProgTwsCensusOpen     = "tws_census_open"
 	censusProgTwsCensusTimewait = "tws_census_timewait"
@@ -109,6 +110,7 @@ type censusMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 }
 
 // censusVariableSpecs contains global variables before they are loaded into the kernel.
@@ -156,6 +158,7 @@ type censusMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 }
 
 func (m *censusMaps) Close() error {
@@ -178,6 +181,7 @@ func (m *censusMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 	)
 }
 

@@ -48,6 +48,8 @@ type connectTwsConfig struct {
 	ReasonPaws         uint32
 	ReasonPawsAck      uint32
 	ReasonTsecr        uint32
+	ReasonNone         uint32
+	SynQuota           uint32
 	KfreeSkbArgs       uint32
 	FilterNetns        uint8
 	FilterDst          uint8
@@ -118,8 +120,9 @@ const (
 	connectTwsKindTWS_KIND_SYN           connectTwsKind = 5
 	connectTwsKindTWS_KIND_SYN_REFUSED   connectTwsKind = 6
 	connectTwsKindTWS_KIND_PAWS_REJECT   connectTwsKind = 7
-	connectTwsKindTWS_KIND_CONNECTED     connectTwsKind = 8
-	connectTwsKindTWS_KIND_MAX           connectTwsKind = 9
+	connectTwsKindTWS_KIND_SYN_REJECT    connectTwsKind = 8
+	connectTwsKindTWS_KIND_CONNECTED     connectTwsKind = 9
+	connectTwsKindTWS_KIND_MAX           connectTwsKind = 10
 )
 
 type connectTwsListener struct {
@@ -181,9 +184,11 @@ type connectTwsPawsReject struct {
 	Segment     connectTwsSegment
 	Reply       connectTwsReply
 	Counter     connectTwsCounter
+	Seq         uint32
+	Syn         connectTwsSynHeader
 	HasTsRecent uint8
 	HasAge      uint8
-	Pad         [2]uint8
+	Pad         [6]uint8
 }
 
 type connectTwsPrefixKey struct {
@@ -201,6 +206,7 @@ const (
 	connectTwsReplyTWS_REPLY_ACK          connectTwsReply = 1
 	connectTwsReplyTWS_REPLY_RATE_LIMITED connectTwsReply = 2
 	connectTwsReplyTWS_REPLY_NONE         connectTwsReply = 3
+	connectTwsReplyTWS_REPLY_RST          connectTwsReply = 4
 )
 
 type connectTwsReuse struct {
@@ -219,6 +225,15 @@ const (
 	connectTwsRoleTWS_ROLE_UNKNOWN connectTwsRole = 0
 	connectTwsRoleTWS_ROLE_CLIENT  connectTwsRole = 1
 	connectTwsRoleTWS_ROLE_SERVER  connectTwsRole = 2
+)
+
+type connectTwsRule uint8
+
+const (
+	connectTwsRuleTWS_RULE_UNKNOWN     connectTwsRule = 0
+	connectTwsRuleTWS_RULE_SEQUENCE    connectTwsRule = 1
+	connectTwsRuleTWS_RULE_FIN_WAIT2   connectTwsRule = 2
+	connectTwsRuleTWS_RULE_NO_LISTENER connectTwsRule = 3
 )
 
 type connectTwsSegment uint8
@@ -263,13 +278,18 @@ type connectTwsSyn struct {
 	H         connectTwsHeader
 	Tuple     connectTwsTuple
 	Owner     connectTwsOwner
+	Syn       connectTwsSynHeader
+	Validated uint8
+	Pad       [7]uint8
+}
+
+type connectTwsSynHeader struct {
+	_         structs.HostLayout
 	Opt       connectTwsTcpopt
 	Window    uint16
 	Ttl       uint8
-	Validated uint8
-	HasHeader uint8
 	IpVersion uint8
-	Pad       [2]uint8
+	Pad       [4]uint8
 }
 
 type connectTwsSynRefused struct {
@@ -283,12 +303,28 @@ type connectTwsSynRefused struct {
 	Pad       [3]uint8
 }
 
+type connectTwsSynReject struct {
+	_        structs.HostLayout
+	H        connectTwsHeader
+	Tuple    connectTwsTuple
+	Owner    connectTwsOwner
+	Syn      connectTwsSynHeader
+	TsRecent uint32
+	Seq      uint32
+	RcvNxt   uint32
+	AgeMs    uint32
+	Rule     connectTwsRule
+	Reply    connectTwsReply
+	HasAge   uint8
+	Pad      [5]uint8
+}
+
 type connectTwsTally struct {
 	_        structs.HostLayout
-	All      [9]uint64
-	Filtered [9]uint64
-	Shed     [9]uint64
-	Lost     [9]uint64
+	All      [10]uint64
+	Filtered [10]uint64
+	Shed     [10]uint64
+	Lost     [10]uint64
 	Paws     [8]uint64
 	Overflow uint64
 	NoOwner  uint64
@@ -347,6 +383,13 @@ type connectTwsTuple struct {
 	Netns uint32
 }
 
+type connectTwsTurns struct {
+	_       structs.HostLayout
+	Part    uint64
+	Taken   uint64
+	Skipped uint64
+}
+
 type connectTwsWhere uint8
 
 const (
@@ -380,6 +423,7 @@ const (
 	connectMapTwsScratch            = "tws_scratch"
 	connectMapTwsSockSets           = "tws_sock_sets"
 	connectMapTwsSocks              = "tws_socks"
+	connectMapTwsSynTurns           = "tws_syn_turns"
 	connectProgTwsDestroySock       = "tws_destroy_sock"
 	connectProgTwsExit              = "tws_exit"
 	connectProgTwsFexitHashConnect  = "tws_fexit_hash_connect"
@@ -466,6 +510,7 @@ type connectMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 }
 
 // connectVariableSpecs contains global variables before they are loaded into the kernel.
@@ -514,6 +559,7 @@ type connectMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 }
 
 func (m *connectMaps) Close() error {
@@ -536,6 +582,7 @@ func (m *connectMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 	)
 }
 

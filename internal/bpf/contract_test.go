@@ -30,6 +30,9 @@ var contract = map[string]reflect.Type{
 	"tws_listener_key":  reflect.TypeFor[ListenerKey](),
 	"tws_owner":         reflect.TypeFor[Owner](),
 	"tws_paws_reject":   reflect.TypeFor[PawsReject](),
+	"tws_syn_reject":    reflect.TypeFor[SynReject](),
+	"tws_turns":         reflect.TypeFor[Turns](),
+	"tws_syn_header":    reflect.TypeFor[SynHeader](),
 	"tws_prefix_key":    reflect.TypeFor[PrefixKey](),
 	"tws_reuse":         reflect.TypeFor[Reuse](),
 	"tws_sock":          reflect.TypeFor[Sock](),
@@ -45,7 +48,7 @@ var contract = map[string]reflect.Type{
 // records go through the ring buffer, which tells a reader nothing but a
 // length: the header must say what they are.
 var records = []string{
-	"tws_connect_fail", "tws_paws_reject", "tws_reuse", "tws_syn", "tws_syn_refused", "tws_time_wait", "tws_time_wait_end",
+	"tws_connect_fail", "tws_paws_reject", "tws_reuse", "tws_syn", "tws_syn_refused", "tws_syn_reject", "tws_time_wait", "tws_time_wait_end",
 }
 
 func structNamed(t *testing.T, types *btf.Spec, name string) *btf.Struct {
@@ -136,7 +139,7 @@ func TestEnums(t *testing.T) {
 			return map[Kind]string{
 				KindNone: "none", KindTimeWait: "time_wait", KindTimeWaitEnd: "time_wait_end", KindTWReuse: "tw_reuse",
 				KindConnectFail: "connect_fail", KindSYN: "syn", KindSYNRefused: "syn_refused",
-				KindPAWSReject: "paws_reject", KindConnected: "connected", KindMax: "max",
+				KindPAWSReject: "paws_reject", KindSYNReject: "syn_reject", KindConnected: "connected", KindMax: "max",
 			}[Kind(v)]
 		},
 		"tws_counter": func(v uint64) string {

@@ -34,6 +34,7 @@ const (
 	pawsMapTwsScratch          = "tws_scratch"
 	pawsMapTwsSockSets         = "tws_sock_sets"
 	pawsMapTwsSocks            = "tws_socks"
+	pawsMapTwsSynTurns         = "tws_syn_turns"
 	pawsProgTwsFentryCheckReq  = "tws_fentry_check_req"
 	pawsProgTwsFentryTwProcess = "tws_fentry_tw_process"
 	pawsProgTwsFentryValidate  = "tws_fentry_validate"
@@ -117,6 +118,7 @@ type pawsMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 }
 
 // pawsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -164,6 +166,7 @@ type pawsMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 }
 
 func (m *pawsMaps) Close() error {
@@ -186,6 +189,7 @@ func (m *pawsMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 	)
 }
 

@@ -81,6 +81,7 @@ const (
 	selftestMapTwsScratch      = "tws_scratch"
 	selftestMapTwsSockSets     = "tws_sock_sets"
 	selftestMapTwsSocks        = "tws_socks"
+	selftestMapTwsSynTurns     = "tws_syn_turns"
 	selftestMapTwsTestBuffer   = "tws_test_buffer"
 	selftestProgTwsTestJiffies = "tws_test_jiffies"
 	selftestProgTwsTestPaws    = "tws_test_paws"
@@ -159,6 +160,7 @@ type selftestMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 	TwsTestBuffer  *ebpf.MapSpec `ebpf:"tws_test_buffer"`
 }
 
@@ -207,6 +209,7 @@ type selftestMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 	TwsTestBuffer  *ebpf.Map `ebpf:"tws_test_buffer"`
 }
 
@@ -230,6 +233,7 @@ func (m *selftestMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 		m.TwsTestBuffer,
 	)
 }

@@ -34,6 +34,7 @@ const (
 	synMapTwsScratch         = "tws_scratch"
 	synMapTwsSockSets        = "tws_sock_sets"
 	synMapTwsSocks           = "tws_socks"
+	synMapTwsSynTurns        = "tws_syn_turns"
 	synProgTwsFentryConn4    = "tws_fentry_conn4"
 	synProgTwsFentryConn6    = "tws_fentry_conn6"
 	synProgTwsFentrySubflow4 = "tws_fentry_subflow4"
@@ -123,6 +124,7 @@ type synMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 }
 
 // synVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,6 +172,7 @@ type synMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 }
 
 func (m *synMaps) Close() error {
@@ -192,6 +195,7 @@ func (m *synMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 	)
 }
 

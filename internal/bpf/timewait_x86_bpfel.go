@@ -34,6 +34,7 @@ const (
 	timewaitMapTwsScratch           = "tws_scratch"
 	timewaitMapTwsSockSets          = "tws_sock_sets"
 	timewaitMapTwsSocks             = "tws_socks"
+	timewaitMapTwsSynTurns          = "tws_syn_turns"
 	timewaitProgTwsFentryDeschedule = "tws_fentry_deschedule"
 	timewaitProgTwsFentryKill       = "tws_fentry_kill"
 	timewaitProgTwsFentrySegment    = "tws_fentry_segment"
@@ -125,6 +126,7 @@ type timewaitMapSpecs struct {
 	TwsScratch     *ebpf.MapSpec `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.MapSpec `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.MapSpec `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.MapSpec `ebpf:"tws_syn_turns"`
 }
 
 // timewaitVariableSpecs contains global variables before they are loaded into the kernel.
@@ -172,6 +174,7 @@ type timewaitMaps struct {
 	TwsScratch     *ebpf.Map `ebpf:"tws_scratch"`
 	TwsSockSets    *ebpf.Map `ebpf:"tws_sock_sets"`
 	TwsSocks       *ebpf.Map `ebpf:"tws_socks"`
+	TwsSynTurns    *ebpf.Map `ebpf:"tws_syn_turns"`
 }
 
 func (m *timewaitMaps) Close() error {
@@ -194,6 +197,7 @@ func (m *timewaitMaps) Close() error {
 		m.TwsScratch,
 		m.TwsSockSets,
 		m.TwsSocks,
+		m.TwsSynTurns,
 	)
 }
 

@@ -135,7 +135,7 @@ func verifierSettings(t *testing.T, host kernel.BTF, program string) []namedConf
 		CgroupCount: uint32(len(Config{}.CgroupIds)),
 		Kinds:       1<<KindMax - 1,
 		Hz:          250, WakeupBytes: 1 << 19, PawsWrapS: 2147,
-		ReasonTwPaws: 1, ReasonPaws: 2, ReasonPawsAck: 3, ReasonTsecr: 4,
+		ReasonTwPaws: 1, ReasonPaws: 2, ReasonPawsAck: 3, ReasonTsecr: 4, ReasonNone: 5, SynQuota: 1000,
 		KfreeSkbArgs: uint32(args),
 		FilterNetns:  1, FilterDst: 1, FilterSrc: 1, FilterPid: 1, FilterComm: 1,
 		TimewaitOnState: 1, ConnectFailOnState: 1, ReuseOnState: 1, SynOnState: 1,

@@ -273,6 +273,7 @@ const (
 	ReplyACK                      // "ack"
 	ReplyRateLimited              // "rate_limited": tcp_invalid_ratelimit held the ACK back
 	ReplyNone                     // "none"
+	ReplyRST                      // "rst"
 )
 
 // PAWSReject is one segment refused as an old duplicate (RFC 7323 section 5).

@@ -28,7 +28,7 @@ var (
 	signatureNames = [...]string{"silence", "challenge_ack"}
 	whereNames     = [...]string{"unknown", "time_wait", "fin_wait2", "established", "syn_recv", "syn_sent", "passive"}
 	segmentNames   = [...]string{"unknown", "syn", "ack", "data", "fin", "rst"}
-	replyNames     = [...]string{"unknown", "ack", "rate_limited", "none"}
+	replyNames     = [...]string{"unknown", "ack", "rate_limited", "none", "rst"}
 	timestampNames = [...]string{"unknown", "yes", "no", "mixed"}
 	causeNames     = [...]string{
 		"unknown", "time_wait_not_reusable", "ports_in_use", "range_tiny", "reserved",

@@ -62,7 +62,7 @@ func TestEnumText(t *testing.T) {
 		"bound_without_no_port", "explicit_bind_conflict", "no_route_or_address", "other")
 	check[event.FindingState](t, 0, "open", "update", "close")
 	check[event.Severity](t, 0, "info", "warning", "critical")
-	check[event.Reply](t, 0, "unknown", "ack", "rate_limited", "none")
+	check[event.Reply](t, 0, "unknown", "ack", "rate_limited", "none", "rst")
 }
 
 // check holds an enumeration to its names, from value first on.

@@ -72,7 +72,7 @@ func modern() Input {
 	in.Choices = append(in.Choices, choose(probe.Fentry, probe.TimeWait, probe.Overflow, probe.TimeWaitEnd,
 		probe.TWReuse, probe.ConnectFail, probe.SYN)...)
 	in.Choices = append(in.Choices, choose(probe.Tracepoint, probe.SYNRefused, probe.PAWSSYNSent,
-		probe.PAWSTimeWait, probe.PAWSEstablished, probe.PAWSSYNRecv, probe.Owner)...)
+		probe.PAWSTimeWait, probe.SYNReject, probe.PAWSEstablished, probe.PAWSSYNRecv, probe.Owner)...)
 	in.Choices = append(in.Choices, choose(probe.Iterator, probe.Census)...)
 	return in
 }

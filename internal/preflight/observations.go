@@ -25,6 +25,7 @@ func known() []Observation {
 		of(probe.SYN, "SYNs (requests to connect) that arrive, with their timestamps"),
 		of(probe.SYNRefused, "SYNs of this host that a peer refuses or ignores"),
 		of(probe.PAWSTimeWait, "segments refused by PAWS on a socket in TIME_WAIT"),
+		of(probe.SYNReject, "SYNs that a socket in TIME_WAIT refuses for their sequence number"),
 		of(probe.PAWSEstablished, "segments refused by PAWS on an open connection"),
 		of(probe.PAWSSYNRecv, "segments refused by PAWS during a handshake, as server"),
 		of(probe.PAWSSYNSent, "segments refused by PAWS during a handshake, as client"),

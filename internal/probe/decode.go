@@ -29,6 +29,7 @@ type decoder struct {
 	syn         event.SYN
 	synRefused  event.SYNRefused
 	pawsReject  event.PAWSReject
+	synReject   event.SYNReject
 
 	prints fingerprints
 }
@@ -75,6 +76,8 @@ func (d *decoder) decode(sample []byte) (event.Event, error) {
 		return d.decodeSYNRefused(sample)
 	case bpf.KindPAWSReject:
 		return d.decodePAWSReject(sample)
+	case bpf.KindSYNReject:
+		return d.decodeSYNReject(sample)
 	case bpf.KindConnected:
 		return nil, nil
 	default:
@@ -192,13 +195,12 @@ func (d *decoder) decodeSYN(sample []byte) (event.Event, error) {
 	d.syn = event.SYN{
 		Header:     d.header(r.H),
 		Socket:     d.socket(&r.Tuple, &r.Owner),
-		Timestamps: r.Opt.SawTstamp != 0,
-		TSval:      r.Opt.Tsval,
-		TTL:        r.Ttl,
+		Timestamps: r.Syn.Opt.SawTstamp != 0,
+		TSval:      r.Syn.Opt.Tsval,
+		TTL:        r.Syn.Ttl,
 		Validated:  r.Validated != 0,
-	}
-	if r.HasHeader != 0 {
-		d.syn.Fingerprint = d.prints.of(r)
+
+		Fingerprint: d.prints.of(&r.Syn),
 	}
 	return &d.syn, nil
 }
@@ -241,7 +243,34 @@ func (d *decoder) decodePAWSReject(sample []byte) (event.Event, error) {
 	if r.HasTsRecent != 0 {
 		d.pawsReject.Delta = int32(r.Tsval - r.TsRecent)
 	}
+	if d.pawsReject.Segment == event.SegmentSYN {
+		d.pawsReject.Seq, d.pawsReject.TTL = r.Seq, r.Syn.Ttl
+		d.pawsReject.Fingerprint = d.prints.of(&r.Syn)
+	}
 	return &d.pawsReject, nil
+}
+
+func (d *decoder) decodeSYNReject(sample []byte) (event.Event, error) {
+	r, err := record[bpf.SynReject](sample)
+	if err != nil {
+		return nil, err
+	}
+	d.synReject = event.SYNReject{
+		Header:      d.header(r.H),
+		Socket:      d.socket(&r.Tuple, &r.Owner),
+		Rule:        event.Rule(r.Rule),
+		Timestamps:  r.Syn.Opt.SawTstamp != 0,
+		TSval:       r.Syn.Opt.Tsval,
+		TSRecent:    r.TsRecent,
+		Seq:         r.Seq,
+		RcvNxt:      r.RcvNxt,
+		AgeMS:       r.AgeMs,
+		HasAge:      r.HasAge != 0,
+		Reply:       event.Reply(r.Reply),
+		TTL:         r.Syn.Ttl,
+		Fingerprint: d.prints.of(&r.Syn),
+	}
+	return &d.synReject, nil
 }
 
 // counterName returns the name in /proc/net/netstat.

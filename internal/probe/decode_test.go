@@ -43,6 +43,15 @@ var testTuple = bpf.Tuple{
 	Lport: 40000, Rport: 443, Netns: 4026531840,
 }
 
+func testSYN() bpf.SynHeader {
+	return bpf.SynHeader{
+		Ttl: 61, IpVersion: 4, Window: 64240,
+		Opt: bpf.Tcpopt{
+			SawTstamp: 1, Tsval: 77, Mss: 1460, HasMss: 1, Wscale: 7, HasWscale: 1, Count: 5, Kinds: [3]uint64{2 | 4<<8 | 8<<16 | 1<<24 | 3<<32},
+		},
+	}
+}
+
 func testOwner() bpf.Owner { return bpf.Owner{Pid: 42, Cgroup: 9, Comm: commOf("cu\x1brl")} }
 
 func header(kind bpf.Kind) bpf.Header { return bpf.Header{TimeNs: 5, Kind: kind} }
@@ -88,10 +97,7 @@ func records() map[string]struct {
 		},
 		"syn": {
 			sampleOf(bpf.Syn{
-				H: header(bpf.KindSYN), Tuple: testTuple, Owner: testOwner(), Ttl: 61, Validated: 1, HasHeader: 1, IpVersion: 4, Window: 64240,
-				Opt: bpf.Tcpopt{
-					SawTstamp: 1, Tsval: 77, Mss: 1460, HasMss: 1, Wscale: 7, HasWscale: 1, Count: 5, Kinds: [3]uint64{2 | 4<<8 | 8<<16 | 1<<24 | 3<<32},
-				},
+				H: header(bpf.KindSYN), Tuple: testTuple, Owner: testOwner(), Validated: 1, Syn: testSYN(),
 			}),
 			&event.SYN{
 				Header: h, Socket: owned, Timestamps: true, TSval: 77, TTL: 61, Validated: true,
@@ -109,11 +115,22 @@ func records() map[string]struct {
 			sampleOf(bpf.PawsReject{
 				H: header(bpf.KindPAWSReject), Tuple: testTuple, Owner: testOwner(), Tsval: 5, TsRecent: 8, HasTsRecent: 1, AgeMs: 4, HasAge: 1,
 				Reason: 7, Where: bpf.Where(event.WhereTimeWait), Segment: bpf.Segment(event.SegmentSYN),
-				Reply: bpf.Reply(event.ReplyACK), Counter: bpf.CounterPAWSTimewait,
+				Reply: bpf.Reply(event.ReplyACK), Counter: bpf.CounterPAWSTimewait, Seq: 9, Syn: testSYN(),
 			}),
 			&event.PAWSReject{
 				Header: h, Socket: owned, Where: event.WhereTimeWait, Segment: event.SegmentSYN, TSval: 5, TSRecent: 8, Delta: -3,
 				AgeMS: 4, HasAge: true, Reply: event.ReplyACK, Reason: "TCP_RFC7323_TW_PAWS", Counter: "PAWSTimewait",
+				Seq: 9, TTL: 61, Fingerprint: "4:64:1460:64240:7:mss,sok,ts,nop,ws",
+			},
+		},
+		"syn_reject": {
+			sampleOf(bpf.SynReject{
+				H: header(bpf.KindSYNReject), Tuple: testTuple, Owner: testOwner(), Syn: testSYN(), TsRecent: 78, Seq: 9, RcvNxt: 10,
+				AgeMs: 4, HasAge: 1, Rule: bpf.Rule(event.RuleNoListener), Reply: bpf.Reply(event.ReplyRST),
+			}),
+			&event.SYNReject{
+				Header: h, Socket: owned, Rule: event.RuleNoListener, Timestamps: true, TSval: 77, TSRecent: 78, Seq: 9, RcvNxt: 10,
+				AgeMS: 4, HasAge: true, Reply: event.ReplyRST, TTL: 61, Fingerprint: "4:64:1460:64240:7:mss,sok,ts,nop,ws",
 			},
 		},
 		"connected": {sampleOf(bpf.Reuse{H: header(bpf.KindConnected), Tuple: testTuple}), nil},

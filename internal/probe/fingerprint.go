@@ -26,7 +26,10 @@ const fingerprintsMax = 4096
 // of returns the fingerprint of a SYN: IP version, initial TTL, MSS, window
 // and its scale, then the options in order, such as
 // "4:64:1460:64240:7:mss,sok,ts,nop,ws". "*" stands for an absent value.
-func (f fingerprints) of(r *bpf.Syn) string {
+func (f fingerprints) of(r *bpf.SynHeader) string {
+	if r.IpVersion == 0 {
+		return "" // the hook does not see the packet
+	}
 	key := synTraits{
 		kinds: r.Opt.Kinds, window: r.Window, mss: r.Opt.Mss,
 		version: r.IpVersion, ttl: initialTTL(r.Ttl), wscale: r.Opt.Wscale,

@@ -22,6 +22,7 @@ const (
 	SYN             Observation = "syn"
 	SYNRefused      Observation = "syn_refused"
 	PAWSTimeWait    Observation = "paws_time_wait"
+	SYNReject       Observation = "syn_reject"
 	PAWSEstablished Observation = "paws_established"
 	PAWSSYNRecv     Observation = "paws_syn_recv"
 	PAWSSYNSent     Observation = "paws_syn_sent"
@@ -259,14 +260,17 @@ func pawsTimeWaitLadder() ladder {
 			{
 				rung: Tracepoint, shared: true, has: hasReason("TCP_RFC7323_TW_PAWS"), lacks: lacksReason,
 				set:  func(c *bpf.Config) { c.DropsTimewait = 1 },
-				lost: "PAWS rejects on a TIME_WAIT socket whose peer has not closed yet (substate fin_wait2): no kernel counts them either",
+				also: []Observation{SYNReject},
+				lost: "PAWS rejects of anything but a SYN on a TIME_WAIT socket whose peer has not closed yet (substate fin_wait2): no kernel counts them either",
 			},
-			{rung: Fentry, object: "paws", programs: one("tws_fentry_tw_process")},
-			{rung: Kprobe, object: "paws", programs: one("tws_kprobe_tw_process")},
+			{rung: Fentry, object: "paws", programs: one("tws_fentry_tw_process"), also: []Observation{SYNReject}},
+			{rung: Kprobe, object: "paws", programs: one("tws_kprobe_tw_process"), also: []Observation{SYNReject}},
 			{rung: Counter, lost: pawsCounterLost},
 		},
 	}
 }
+
+const synRejectLost = "SYNs that a TIME_WAIT socket refuses although PAWS lets them pass: no counter tells of them either"
 
 const pawsCounterLost = "which segments PAWS refused, and whose: only the kernel's counters tell how many"
 

@@ -153,3 +153,16 @@ func (p *Probe) Listeners() (map[uint32][]uint16, error) {
 	}
 	return list, nil
 }
+
+// SYNsSkipped tells how many SYNs Config.SYNQuota left out since the start.
+func (p *Probe) SYNsSkipped() (uint64, error) {
+	var perCPU []bpf.Turns
+	if err := p.loader.maps["tws_syn_turns"].Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read how many SYNs were left out: %w", err)
+	}
+	var sum uint64
+	for i := range perCPU {
+		sum += perCPU[i].Skipped
+	}
+	return sum, nil
+}

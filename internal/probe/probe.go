@@ -30,8 +30,10 @@ type Config struct {
 	// RingBytes is the size of the ring buffer, a power of two and a multiple
 	// of the page size; 0: DefaultRingBytes.
 	RingBytes uint32
-	Facts     kernel.Facts
-	Cgroups   *kernel.Cgroups
+	// SYNQuota is how many SYN records a CPU makes per second at most; 0: all.
+	SYNQuota uint32
+	Facts    kernel.Facts
+	Cgroups  *kernel.Cgroups
 }
 
 // DefaultRingBytes holds 75,000 TIME_WAIT records.
@@ -153,6 +155,8 @@ func (p *Probe) baseSettings() bpf.Config {
 		ReasonPaws:    p.facts.reasons.Value["TCP_RFC7323_PAWS"],
 		ReasonPawsAck: p.facts.reasons.Value["TCP_RFC7323_PAWS_ACK"],
 		ReasonTsecr:   p.facts.reasons.Value["TCP_RFC7323_TSECR"],
+		ReasonNone:    p.facts.reasons.Value["NOT_SPECIFIED"],
+		SynQuota:      p.cfg.SYNQuota,
 	}
 	// 614e8316aa4c shortened the window in the series that brought tcp_usec_ts
 	if p.facts.btf.HasField("tcp_sock", "tcp_usec_ts") {
@@ -192,6 +196,12 @@ func (p *Probe) climb() error {
 			Observation: Overflow, Rung: Counter,
 			Lost: "which sockets were closed without TIME_WAIT because tcp_max_tw_buckets was reached: only their number is known",
 		})
+	}
+	if !have[SYNReject] {
+		p.choices = append(p.choices, Choice{Observation: SYNReject, Rung: None, Lost: synRejectLost})
+	}
+	if r := p.Rung(SYN); r == Fentry || r == Kprobe {
+		p.settings.SynOnState = 1 // those hooks do not see that a handshake completes
 	}
 	if err := p.attachShared(); err != nil {
 		return err
@@ -243,6 +253,9 @@ func (p *Probe) attachShared() error {
 			p.stepDown(err, func(c Choice) bool {
 				return c.Rung == Tracepoint && isPAWSDrop(c.Observation)
 			}, Counter, pawsCounterLost)
+			p.stepDown(err, func(c Choice) bool {
+				return c.Rung == Tracepoint && c.Observation == SYNReject
+			}, None, synRejectLost)
 		}
 	}
 	programs := []program{{name: "tws_set_state"}, {name: "tws_destroy_sock"}}

@@ -18,7 +18,7 @@ func (g generator) judgement() event.Judgement {
 func (g generator) pawsReject(h event.Header) event.Event {
 	e := &event.PAWSReject{
 		Header: h, Socket: g.socket(), Where: event.Where(g.N(7)), Segment: event.Segment(g.N(6)),
-		Reply: event.Reply(g.N(4)), Reason: g.text(), Counter: g.text(), Count: uint64(g.maybe()), Judgement: g.judgement(),
+		Reply: event.Reply(g.N(5)), Reason: g.text(), Counter: g.text(), Count: uint64(g.maybe()), Judgement: g.judgement(),
 	}
 	if g.bool() {
 		e.TSval, e.TSRecent, e.Delta = g.Uint32(), g.Uint32(), g.Int32()
@@ -33,7 +33,7 @@ func (g generator) pawsReject(h event.Header) event.Event {
 func (g generator) synReject(h event.Header) event.Event {
 	e := &event.SYNReject{
 		Header: h, Socket: g.socket(), Rule: event.Rule(g.N(4)), TSRecent: g.maybe(), Seq: g.Uint32(), RcvNxt: g.Uint32(),
-		Reply: event.Reply(g.N(4)), TTL: uint8(g.maybe()), Fingerprint: g.text(), Judgement: g.judgement(),
+		Reply: event.Reply(g.N(5)), TTL: uint8(g.maybe()), Fingerprint: g.text(), Judgement: g.judgement(),
 	}
 	e.Timestamps, e.TSval = g.ticks()
 	e.HasAge, e.AgeMS = g.ticks()

@@ -48,6 +48,7 @@ type subjectKey struct {
 	netns       uint32
 	file        string
 	line        uint32
+	lane        lane
 }
 
 // subject is what a finding is about.

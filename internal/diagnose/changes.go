@@ -29,11 +29,13 @@ type snapshot struct {
 	calls     uint64 // of programs
 	knowCalls bool
 	settings  [len(telling)]string
+	// synSettings are those of findings about SYNs.
+	synSettings [len(synSysctls)]string
 	// endings is how most connections ended up to here, since the snapshot
 	// before that was told.
 	endings  ending
 	foreseen float64 // Unix time in seconds at which the ports are to be used up
-	held     uint64  // what a namespace's finding counts: sockets
+	held     uint64  // what a namespace's finding counts, or one about SYNs
 	what     string  // of what
 }
 
@@ -84,6 +86,11 @@ func (s *snapshot) since(told, first *snapshot) string {
 	}
 	for i, name := range telling {
 		if was, is := told.settings[i], s.settings[i]; was != is {
+			add(name + ": " + orNone(was) + " -> " + orNone(is))
+		}
+	}
+	for i, name := range synSysctls {
+		if was, is := told.synSettings[i], s.synSettings[i]; was != is {
 			add(name + ": " + orNone(was) + " -> " + orNone(is))
 		}
 	}

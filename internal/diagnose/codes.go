@@ -27,6 +27,16 @@ const (
 	TWRecycleGone       = "tw-recycle-gone"
 	BindWithoutNoPort   = "bind-without-no-port"
 	TWBucketOverflow    = "tw-bucket-overflow"
+	// About SYNs that are refused.
+	NATPawsDrop          = "nat-paws-drop"
+	NATRecycleDrop       = "nat-recycle-drop"
+	SharedSource         = "shared-source"
+	PeerRefusesSYN       = "peer-refuses-syn"
+	PawsDropRestart      = "paws-drop-restart"
+	PawsDropOldDuplicate = "paws-drop-old-duplicate"
+	ClockRandomised      = "clock-randomised"
+	SYNSeqReject         = "syn-seq-reject"
+	ListenOverflow       = "listen-overflow"
 )
 
 // Codes returns the documentation of all codes, in the order in which it
@@ -35,6 +45,8 @@ func Codes() []Code {
 	return []Code{
 		portExhaustionDoc(), portExhaustionSoonDoc(), twReuseInertDoc(), twReuseOffDoc(),
 		twReuseLoopbackOnlyDoc(), twRecycleGoneDoc(), bindWithoutNoPortDoc(), twBucketOverflowDoc(),
+		natPawsDropDoc(), synSeqRejectDoc(), natRecycleDropDoc(), sharedSourceDoc(), peerRefusesSYNDoc(),
+		pawsDropRestartDoc(), pawsDropOldDuplicateDoc(), clockRandomisedDoc(), listenOverflowDoc(),
 	}
 }
 

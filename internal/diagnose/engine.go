@@ -29,6 +29,7 @@ const (
 type Engine struct {
 	enc   *event.Encoder
 	world world
+	syns  syns
 	book  book
 	begun bool  // there has been an event
 	due   int64 // ns: the earliest of the destinations' due; 0: none
@@ -58,10 +59,21 @@ func (e *Engine) Feed(ev event.Event) []*event.Finding {
 	if e.due != 0 && e.now >= e.due && kind != event.KindStop {
 		e.tellOverdue()
 	}
+	if e.syns.due != 0 && e.now >= e.syns.due && kind != event.KindStop {
+		e.judgeOverdue()
+	}
 	switch ev := ev.(type) {
 	case *event.ConnectFail:
 		e.connectFail(ev)
-	case *event.SysctlChange, *event.Loss, *event.Stats, *event.Destinations:
+	case *event.PAWSReject:
+		e.pawsReject(ev)
+	case *event.SYNReject:
+		e.synReject(ev)
+	case *event.SYNRefused:
+		e.synRefused(ev)
+	case *event.TimeWait:
+		e.gotThrough(ev)
+	case *event.SysctlChange, *event.Loss, *event.Stats, *event.Destinations, *event.Sources, *event.ListenDrop:
 		// What the encoder cuts or rounds must not be known here: a replay
 		// does not know it.
 		if c, err := e.enc.Canonical(ev); err == nil {
@@ -80,7 +92,7 @@ func (e *Engine) start(s *event.Start) {
 		return
 	}
 	s = c.(*event.Start)
-	e.world, e.book, e.due, e.begun, e.now = newWorld(), newBook(), 0, true, s.Time
+	e.world, e.syns, e.book, e.due, e.begun, e.now = newWorld(), syns{}, newBook(), 0, true, s.Time
 	e.world.start(s)
 	e.judgeRecycle(s)
 }
@@ -95,8 +107,15 @@ func (e *Engine) take(ev event.Event) {
 		}
 	case *event.Stats:
 		e.judgeOverflow(ev)
+		e.judgeSYNs()
 	case *event.Destinations:
 		e.destinations(ev)
+		e.takeBudgets(ev)
+	case *event.Sources:
+		e.takeSources(ev)
+		e.judgeSYNs()
+	case *event.ListenDrop:
+		e.listenDrop(ev)
 	}
 }
 

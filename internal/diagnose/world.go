@@ -277,6 +277,11 @@ func (w *world) sweep(keep func(*destination) bool) {
 // trust is how far the log can be relied on, from 0.5 to 1: what is missing
 // of the kinds that a conclusion rests on lowers it.
 func (w *world) trust(kinds ...event.Kind) (share float64, lost uint64) {
+	return w.trustOf(w.seen, kinds...)
+}
+
+// trustOf is trust where so many were seen.
+func (w *world) trustOf(seen uint64, kinds ...event.Kind) (share float64, lost uint64) {
 	lost = w.lost[""]
 	for _, k := range kinds {
 		lost += w.lost[k.String()]
@@ -284,5 +289,5 @@ func (w *world) trust(kinds ...event.Kind) (share float64, lost uint64) {
 	if lost == 0 {
 		return 1, 0
 	}
-	return 1 - min(0.5, max(0.02, float64(lost)/float64(lost+w.seen))), lost
+	return 1 - min(0.5, max(0.02, float64(lost)/float64(lost+seen))), lost
 }

@@ -32,6 +32,37 @@ func (t *Tracker) add(sl *slot, r *record, p *packet) Fit {
 	}
 }
 
+// complete takes the handshake of a SYN that is in the record, or was not kept.
+func (t *Tracker) complete(sl *slot, r *record, p *packet) Fit {
+	for i := range r.o[:r.h.lone] {
+		if o := &r.o[i]; o.tag == p.tag && o.v == p.v {
+			r.h.prove(o)
+			return FitRepeat
+		}
+	}
+	var m match
+	for i := range r.c[:r.h.chains] {
+		if c := &r.c[i]; c.live(p.t) {
+			t.ruler.locate(&m, c, i, p)
+		}
+	}
+	if m.place != placeNone {
+		r.c[m.i].flags |= chainValidated
+		return FitRepeat
+	}
+	fewer(&r.h.raw) // it was counted when it was dropped
+	return t.add(sl, r, p)
+}
+
+// prove notes that the handshake of a lone SYN completed.
+func (h *header) prove(o *lone) {
+	if o.flags&chainValidated == 0 {
+		fewer(&h.raw)
+		more(&h.stacks[o.stack].off[0])
+		o.flags |= chainValidated
+	}
+}
+
 // flooded tells whether SYNs without handshake are to be taken for forged.
 func (h *header) flooded() bool { return int(h.raw[0])+int(h.raw[1]) > floodRaw }
 
@@ -40,10 +71,12 @@ func (t *Tracker) addToLine(r *record, c *chain, p *packet) Fit {
 		c.repeat(p)
 		return FitRepeat
 	}
-	if int32(p.t-c.t) >= longGap {
+	tries := r.lines()
+	if dt := int32(p.t - c.t); dt >= longGap {
 		c.flags |= chainFull
+		tries = max(tries, r.h.strays(uint32(dt)))
 	}
-	c.hit(p, t.ruler.near(r.lines()))
+	c.hit(p, t.ruler.near(tries))
 	c.anchor(p)
 	more(&r.h.stacks[p.stack].on[0])
 	return FitLine
@@ -71,7 +104,7 @@ func (t *Tracker) addToChain(r *record, p *packet, m *match) Fit {
 	default:
 		c.pv, c.pt, c.pscore, c.pn = c.v, c.t, c.score, c.n
 		c.flags |= chainHop
-		c.hit(p, t.ruler.cone(m.live, m.dt))
+		c.hit(p, t.ruler.cone(max(m.live, r.h.strays(m.dt)), m.dt))
 		c.anchor(p)
 	}
 	more(&r.h.stacks[p.stack].on[0])
@@ -133,11 +166,9 @@ func (t *Tracker) unhop(sl *slot, r *record, p *packet, m *match) Fit {
 func (t *Tracker) addToLone(sl *slot, r record, p *packet, m *match) Fit {
 	o := &r.o[m.i]
 	if o.tag == p.tag {
-		if p.validated && o.flags&chainValidated == 0 {
-			fewer(&r.h.raw)
-			more(&r.h.stacks[o.stack].off[0])
+		if p.validated {
+			r.h.prove(o)
 		}
-		o.flags |= p.flags()
 		if int32(p.t-o.t) >= 0 {
 			o.v, o.t = p.v, p.t
 		}
@@ -153,9 +184,9 @@ func (t *Tracker) addToLone(sl *slot, r record, p *packet, m *match) Fit {
 	if m.fit == FitHop {
 		c.pv, c.pt, c.pn = o.v, o.t, 1
 		c.flags |= chainHop
-		c.hit(p, t.ruler.cone(m.live, m.dt))
+		c.hit(p, t.ruler.cone(max(m.live, r.h.strays(m.dt)), m.dt))
 	} else {
-		c.hit(p, t.ruler.near(m.live))
+		c.hit(p, t.ruler.near(max(m.live, r.h.strays(m.dt))))
 		if m.dt >= longGap {
 			c.flags |= chainFull
 		}
@@ -274,7 +305,11 @@ func (r record) worthMore(o lone) bool {
 // without handshake never costs one with a handshake its place; -1 if it would.
 func (r record) victim(o lone) int {
 	n := len(r.o)
-	at := int((o.v ^ o.t ^ uint32(o.tag)<<16) * 0x9e3779b1 >> 16)
+	// Mixed well, because times and ports often go up in steps, and the TSval
+	// has no say, because where it starts has no meaning.
+	x := (uint64(o.t)<<16 | uint64(o.tag)) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	at := int(x >> 40)
 	if o.flags&chainValidated != 0 {
 		return at % n
 	}

@@ -73,7 +73,8 @@
 //
 // # Memory
 //
-// A source with one SYN costs a slot of 24 bytes, and 8 of an index. A
+// A SYN costs no allocation, and the memory is bounded by Config.Sources. A
+// source with one SYN costs a slot of 24 bytes, and 8 of an index. A
 // completed handshake, or a match a second later, gives it a record: of 2
 // chains and 4 lone SYNs, then 12 and 16, then 64 and 64. All are bounded in
 // number, and none is allocated for a SYN as such. When a place is wanted, a

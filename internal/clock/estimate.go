@@ -51,6 +51,7 @@ func chao(once, twice int) (unseen, variance float64) {
 // others, for which nothing can be counted.
 func (t *Tracker) rare(r record, now uint32) (seen, once, twice int, open bool) {
 	var chains, lone, pairs [maxStacks]int
+	open = r.h.flooded() // what was kept of it is no sample
 	for i := range r.c {
 		c := &r.c[i]
 		if !c.live(now) {

@@ -51,7 +51,6 @@ var (
 // host is one TCP stack.
 type host struct {
 	model
-	rng     *rand.Rand
 	offset  uint32
 	secret  uint64
 	skew    float64 // of its clock, as a ratio
@@ -61,21 +60,23 @@ type host struct {
 	asleep  int64 // ns that it was suspended for
 	slept   int64 // ns: until when that is counted
 	reboots []int64
-	syns    int // that it sent with timestamps
+	from    int64 // ns: since when it has the address
+	until   int64 // and until when; 0: to the end
 }
 
 func newHost(rng *rand.Rand, m model, perHour float64) *host {
 	const sigma = 0.7
 	return &host{
-		model: m, rng: rng, offset: rng.Uint32(), secret: rng.Uint64(),
+		model: m, offset: rng.Uint32(), secret: rng.Uint64(),
 		skew: 1 + 20e-6*rng.NormFloat64(),
 		rate: perHour * math.Exp(sigma*rng.NormFloat64()-sigma*sigma/2),
 		port: uint16(32768 + rng.IntN(28232)),
 	}
 }
 
-// tsval is the TSval at a time, ns since epoch, for a local port.
-func (h *host) tsval(at int64, port uint16) uint32 {
+// tsval is the TSval at a time, ns since epoch, of a connection, for a local
+// port.
+func (h *host) tsval(at int64, port uint16, conn uint32) uint32 {
 	offset := h.offset
 	for i, r := range h.reboots {
 		if at >= r {
@@ -86,7 +87,7 @@ func (h *host) tsval(at int64, port uint16) uint32 {
 	case h.perTuple:
 		offset += mix(h.secret ^ uint64(offset)<<20 ^ uint64(port))
 	case h.perConn:
-		offset = h.rng.Uint32()
+		offset = conn
 	}
 	ticks := float64(at-h.asleep) * h.skew * h.hz / 1e9
 	if v := offset + uint32(uint64(int64(ticks))); v != 0 {
@@ -106,8 +107,11 @@ type sim struct {
 	rng    *rand.Rand
 	hosts  []*host
 	syns   []arrival
-	nat    bool // ports are changed, at random
-	delays float64
+	nat    bool    // ports are changed, at random
+	outer  int     // to so many
+	delays float64 // of the SYNs
+	tail   bool    // delays are 1 to 3 s, not 1 s on average
+	resent float64 // of the SYNs
 	burst  float64 // connections of a visit beyond the first, on average
 	valid  float64 // of the SYNs whose handshake is seen
 }
@@ -116,10 +120,11 @@ type arrival struct {
 	clock.SYN
 	print string
 	host  int
+	again bool // a retransmission
 }
 
 func newSim(seed uint64) *sim {
-	return &sim{rng: rand.New(rand.NewPCG(seed, 41)), delays: 0.01, valid: 1, burst: 1.5, nat: true}
+	return &sim{rng: rand.New(rand.NewPCG(seed, 41)), delays: 0.01, resent: 0.01, valid: 1, burst: 1.5, nat: true, outer: 64512}
 }
 
 func (s *sim) add(perHour float64, models ...model) *sim {
@@ -133,7 +138,11 @@ func (s *sim) add(perHour float64, models ...model) *sim {
 // browsers and programs make them.
 func (s *sim) run(span int64) *sim {
 	for i, h := range s.hosts {
-		for at := s.wait(h); at < span; at += s.wait(h) {
+		end := span
+		if h.until != 0 {
+			end = h.until
+		}
+		for at := h.from + s.wait(h); at < end; at += s.wait(h) {
 			h.sleepUntil(s.rng, at)
 			n := 1 + int(s.rng.ExpFloat64()*(s.burst+0.5))
 			for t := at; n > 0; n-- {
@@ -142,7 +151,11 @@ func (s *sim) run(span int64) *sim {
 			}
 		}
 	}
-	slices.SortStableFunc(s.syns, func(a, b arrival) int { return cmp.Compare(a.Time, b.Time) })
+	return s.sort()
+}
+
+func (s *sim) sort() *sim {
+	slices.SortFunc(s.syns, func(a, b arrival) int { return cmp.Compare(a.Time, b.Time) })
 	return s
 }
 
@@ -167,32 +180,32 @@ func (s *sim) connect(i int, at int64) {
 	} else {
 		h.port = 32768 + (h.port-32768+uint16(2+2*s.rng.IntN(8)))%28232
 	}
-	var sport uint16
-	sport = h.port
+	sport := h.port
 	if s.nat {
-		sport = uint16(1024 + s.rng.IntN(64512))
+		sport = uint16(1024 + s.rng.IntN(s.outer))
 	}
-	valid := s.rng.Float64() < s.valid
+	valid, conn := s.rng.Float64() < s.valid, s.rng.Uint32()
 	tries := 1
-	if s.rng.IntN(100) == 0 {
+	if s.rng.Float64() < s.resent {
 		tries = 2
 	}
 	for n := range tries {
 		sent := at + int64(n)*second
 		arrives := sent
 		if s.rng.Float64() < s.delays {
-			arrives += int64(s.rng.ExpFloat64() * 1e9)
+			if s.tail {
+				arrives += second + s.rng.Int64N(2*second)
+			} else {
+				arrives += int64(s.rng.ExpFloat64() * 1e9)
+			}
 		}
-		a := arrival{host: i, print: h.print, SYN: clock.SYN{
+		a := arrival{host: i, print: h.print, again: n > 0, SYN: clock.SYN{
 			Key: key, Time: epoch + arrives, SPort: sport, DPort: 443, Validated: valid,
 		}}
 		if !h.none {
-			a.TSval = h.tsval(sent, h.port)
+			a.TSval = h.tsval(sent, h.port, conn)
 		}
 		s.syns = append(s.syns, a)
-	}
-	if !h.none {
-		h.syns++
 	}
 }
 
@@ -204,48 +217,110 @@ func (s *sim) forge(n int, span int64) *sim {
 			SPort: uint16(s.rng.Uint32()), DPort: 443,
 		}})
 	}
-	slices.SortStableFunc(s.syns, func(a, b arrival) int { return cmp.Compare(a.Time, b.Time) })
+	return s.sort()
+}
+
+// reboot restarts each host once, at any time of so many ns, with a chance.
+func (s *sim) reboot(chance float64, span int64) *sim {
+	for _, h := range s.hosts {
+		if s.rng.Float64() < chance {
+			h.reboots = append(h.reboots, s.rng.Int64N(span))
+		}
+	}
 	return s
 }
 
-// first keeps the first n SYNs with timestamps.
+// wrap lets the TSval of each host come round within so many ns.
+func (s *sim) wrap(span int64) *sim {
+	for _, h := range s.hosts {
+		h.offset = -uint32(float64(s.rng.Int64N(span)) * h.hz / 1e9)
+	}
+	return s
+}
+
+// first keeps the first n connections with timestamps.
 func (s *sim) first(n int) *sim {
-	s.syns = slices.DeleteFunc(s.syns, func(a arrival) bool { return a.TSval == 0 })
-	s.syns = s.syns[:min(n, len(s.syns))]
-	for _, h := range s.hosts {
-		h.syns = 0
-	}
+	kept := s.syns[:0]
 	for _, a := range s.syns {
-		if a.host >= 0 {
-			s.hosts[a.host].syns++
+		if a.TSval == 0 {
+			continue
 		}
+		if !a.again {
+			if n--; n < 0 {
+				break
+			}
+		}
+		kept = append(kept, a)
 	}
+	s.syns = kept
 	return s
 }
 
-// stable counts the hosts with clocks that can be counted, and so many SYNs.
-func (s *sim) stable(least int) int {
-	n := 0
-	for _, h := range s.hosts {
-		if !h.none && !h.perTuple && !h.perConn && h.syns >= least {
-			n++
+// truth is what there is to be found in the SYNs.
+type truth struct {
+	seen   int  // hosts that sent one with timestamps
+	stable int  // of those, with a clock that can be counted
+	twice  int  // of those, with two connections
+	turns  bool // of those, two that were seen in turns
+	syns   int  // connections
+}
+
+func (s *sim) truth() truth {
+	var t truth
+	first, last := make([]int64, len(s.hosts)), make([]int64, len(s.hosts))
+	n := make([]int, len(s.hosts))
+	for i := range s.syns {
+		a := &s.syns[i]
+		if a.host < 0 || a.TSval == 0 || a.again {
+			continue
 		}
+		if n[a.host]++; n[a.host] == 1 {
+			first[a.host] = a.Time
+		}
+		last[a.host] = a.Time
+		t.syns++
 	}
-	return n
+	var pairs []int
+	for i, h := range s.hosts {
+		if n[i] > 0 {
+			t.seen++
+		}
+		if n[i] == 0 || h.perTuple || h.perConn {
+			continue
+		}
+		t.stable++
+		if n[i] < 2 {
+			continue
+		}
+		t.twice++
+		for _, j := range pairs {
+			t.turns = t.turns || first[i] < last[j] && first[j] < last[i]
+		}
+		pairs = append(pairs, i)
+	}
+	return t
 }
 
 // feed gives the SYNs to a tracker and returns what that knows at the end.
 func (s *sim) feed(tb testing.TB) clock.Source {
 	tb.Helper()
-	return s.feedTo(tb, newTracker(tb, clock.Config{Sources: 64}))
+	return s.feedTo(newTracker(tb, clock.Config{Sources: 64}), nil)
 }
 
-func (s *sim) feedTo(tb testing.TB, tr *clock.Tracker) clock.Source {
-	tb.Helper()
+// feedTo tells too, if asked, what the tracker knows at the end of each hour
+// but the last.
+func (s *sim) feedTo(tr *clock.Tracker, hourly func(clock.Source)) clock.Source {
 	groups := map[string]clock.Group{}
-	at := epoch
+	at, next := epoch, epoch+hour
 	for i := range s.syns {
 		a := &s.syns[i]
+		for ; a.Time >= next; next += hour {
+			if hourly != nil {
+				if got, ok := tr.Find(key, next); ok {
+					hourly(got)
+				}
+			}
+		}
 		g, ok := groups[a.print]
 		if !ok {
 			g = tr.Group(a.print, 57)

@@ -112,6 +112,16 @@ func fewer(n *[2]uint16) {
 	}
 }
 
+// strays returns how many SYNs that were on no line may have come within dt ms:
+// each of them might have hit a cone that is open for so long.
+func (h *header) strays(dt uint32) int {
+	n := int64(h.raw[0]) + int64(h.raw[1])
+	for i := range h.stacks {
+		n += int64(h.stacks[i].offLine())
+	}
+	return int(n * min(int64(dt), window*1000) / (window * 1000))
+}
+
 // strangers returns how many SYNs of the window were on no line.
 func (h *header) strangers(sec uint32) int {
 	now := *h

@@ -10,7 +10,8 @@ import (
 // Config sets up a Tracker. Its zero value is good.
 type Config struct {
 	// Sources is how many (netns, source, local) triples are kept at most; 0
-	// is 1,000,000. It bounds the memory to about 61 bytes for each.
+	// is 1,000,000. It bounds the memory: to 66 bytes for each of 1,000,000, and
+	// to 76 for any number above 65,536, because the index grows by doubling.
 	Sources int
 	// TickRate is the fastest clock to be expected, in ticks per second: 1000,
 	// or 1,000,000 where routes have features tcp_usec_ts (Linux 6.7); 0 is
@@ -41,7 +42,7 @@ type SYN struct {
 	SPort     uint16
 	DPort     uint16
 	Group     Group
-	Validated bool // its handshake completed; see Tracker.SYN
+	Validated bool // its handshake completed; see Tracker.Completed too
 }
 
 // Fit is what a SYN is to the clocks of its source.
@@ -139,19 +140,34 @@ func (t *Tracker) moment(ns int64) moment {
 // nanos is the inverse of ms, for a time not long before or after.
 func (m *moment) nanos(ms uint32) int64 { return m.ns - int64(int32(m.ms-ms))*1e6 }
 
-// SYN takes a SYN. SYNs may come a second out of order; a SYN may come twice,
-// first when it arrives and again, with the same Time, when its handshake has
-// completed. It allocates only when the number of sources grows.
+// SYN takes a SYN, once. SYNs may come a second out of order. It allocates only
+// when the number of sources grows.
 func (t *Tracker) SYN(s *SYN) Fit {
 	if s.TSval == 0 {
 		t.stats.Ignored++
 		return FitIgnored
 	}
 	t.stats.SYNs++
+	return t.feed(s, false)
+}
+
+// Completed says that the handshake of a SYN completed that was given to SYN
+// without Validated, within the time of Lookback. It counts none anew:
+// FitRepeat, unless the SYN had not been kept, which is made good. All of s but
+// Validated is as it was for SYN, Time too.
+func (t *Tracker) Completed(s *SYN) Fit {
+	if s.TSval == 0 {
+		return FitIgnored
+	}
+	return t.feed(s, true)
+}
+
+func (t *Tracker) feed(s *SYN, completed bool) Fit {
 	if !t.begun {
 		t.base, t.begun = s.Time, true
 	}
 	now := t.moment(s.Time)
+	p := packet{v: s.TSval, t: now.ms, tag: tagOf(s), validated: s.Validated || completed}
 	h := t.key.hash(&s.Key)
 	i := t.table.find(h)
 	if i < 0 {
@@ -159,16 +175,16 @@ func (t *Tracker) SYN(s *SYN) Fit {
 			t.stats.Dropped++
 			return FitDropped
 		}
-		t.first(t.table.at(i), s, now)
+		t.table.at(i).first(s, &p, now)
 		return FitNew
 	}
 	sl := t.table.at(i)
 	if sl.idle(now) {
 		t.demote(sl)
-		t.first(sl, s, now)
+		sl.first(s, &p, now)
 		return FitNew
 	}
-	fit := t.known(i, sl, s, now)
+	fit := t.known(i, sl, s, &p, now, completed)
 	if fit == FitDropped {
 		t.stats.Dropped++
 	}
@@ -176,14 +192,13 @@ func (t *Tracker) SYN(s *SYN) Fit {
 }
 
 // known takes a SYN of a source that is kept.
-func (t *Tracker) known(i int, sl *slot, s *SYN, now moment) Fit {
-	p := packet{v: s.TSval, t: now.ms, tag: tagOf(s), validated: s.Validated}
+func (t *Tracker) known(i int, sl *slot, s *SYN, p *packet, now moment, completed bool) Fit {
 	sl.flags |= slotUsed
 	if p.validated {
 		sl.flags |= slotValidated
 	}
 	if sl.tier == 0 {
-		if fit, done := t.second(sl, s, &p, now); done {
+		if fit, done := t.second(sl, s, p, now); done {
 			return fit
 		}
 		if !t.lift(i, sl, s, now.sec) {
@@ -199,17 +214,20 @@ func (t *Tracker) known(i int, sl *slot, s *SYN, now moment) Fit {
 		r.forget(now.ms)
 	}
 	p.stack = r.h.stack(uint16(s.Group))
-	return t.add(sl, &r, &p)
+	if completed {
+		return t.complete(sl, &r, p)
+	}
+	return t.add(sl, &r, p)
 }
 
 // first makes a slot that of a source with one SYN.
-func (t *Tracker) first(sl *slot, s *SYN, now moment) {
-	*sl = slot{
-		hash: sl.hash, value: s.TSval, sec: now.sec, ms: uint16(now.ms - now.sec*1000),
-		tag: tagOf(s), stack: uint16(s.Group),
+func (s *slot) first(syn *SYN, p *packet, now moment) {
+	*s = slot{
+		hash: s.hash, value: p.v, sec: now.sec, ms: uint16(now.ms - now.sec*1000),
+		tag: p.tag, stack: uint16(syn.Group),
 	}
-	if s.Validated {
-		sl.flags = slotValidated
+	if p.validated {
+		s.flags = slotValidated
 	}
 }
 
@@ -231,7 +249,7 @@ func (t *Tracker) second(sl *slot, s *SYN, p *packet, now moment) (Fit, bool) {
 	// The first is kept, because the next of its clock may come yet, but not
 	// for ever.
 	if sl.flags&slotValidated == 0 && dt > staleFirst {
-		t.first(sl, s, now)
+		sl.first(s, p, now)
 		return FitNew, true
 	}
 	return FitDropped, true

@@ -304,8 +304,7 @@ func peerRemedies(n *namespace, stale bool) []event.Remedy {
 func (l *listener) remedies(n *namespace) []event.Remedy {
 	var c choice
 	most, known := n.number(sysctlSomaxconn)
-	full := l.limit != 0 && l.backlog >= l.limit || l.overflows > 0
-	c.add(full, &acceptFaster, "")
+	c.add(l.acceptFull(), &acceptFaster, "")
 	switch {
 	case l.limit != 0 && known && int64(l.limit) < int64(most):
 		c.add(true, &longerBacklog, fmt.Sprintf("bursts of up to %s connections instead of %s, which is what net.core.somaxconn allows", group(most), group(l.limit)))

@@ -380,11 +380,13 @@ func TestFeedAllocatesNothing(t *testing.T) {
 // FuzzFeed replays a log of random events of any size, in any order.
 func FuzzFeed(f *testing.F) {
 	f.Add(uint64(1), uint64(2), uint16(50))
+	f.Add(uint64(3), uint64(4), uint16(300))
 	f.Fuzz(func(t *testing.T, a, b uint64, n uint16) {
 		rnd := rand.New(rand.NewPCG(a, b))
 		kinds := []event.Kind{
 			event.KindStart, event.KindConnectFail, event.KindConnectFail, event.KindDestinations, event.KindDestinations,
 			event.KindDestinations, event.KindStats, event.KindLoss, event.KindSysctlChange, event.KindStop, event.KindTimeWait, event.KindFinding,
+			event.KindPAWSReject, event.KindPAWSReject, event.KindSYNReject, event.KindSYNRefused, event.KindListenDrop, event.KindSources,
 		}
 		engine, enc := diagnose.New(), event.NewEncoder()
 		var log, findings []byte
@@ -459,6 +461,8 @@ func tame(rnd *rand.Rand, ev event.Event, at int64) {
 	case *event.SysctlChange:
 		ev.Time = at
 		ev.NetNS, _ = few()
+	default:
+		tameSYN(rnd, ev, at)
 	}
 }
 

@@ -65,6 +65,16 @@ func (r *run) feed(ev event.Event) []*event.Finding {
 		ev.Header = r.stamp()
 	case *event.TimeWait:
 		ev.Header = r.stamp()
+	case *event.PAWSReject:
+		ev.Header = r.stamp()
+	case *event.SYNReject:
+		ev.Header = r.stamp()
+	case *event.SYNRefused:
+		ev.Header = r.stamp()
+	case *event.ListenDrop:
+		ev.Header = r.stamp()
+	case *event.Sources:
+		ev.Header = r.stamp()
 	default:
 		r.t.Fatalf("no time for %T", ev)
 	}

@@ -19,8 +19,7 @@ type listener struct {
 	times                        series // of the events
 	overflows, synQueue, cookies uint64 // of the namespace
 	backlog, limit               uint32
-	pid                          uint32
-	comm                         string
+	party
 }
 
 // listenDrop takes what a listener dropped. The event is an account of some
@@ -45,7 +44,7 @@ func (e *Engine) listenDrop(d *event.ListenDrop) {
 	if d.Limit != 0 {
 		l.backlog, l.limit = d.Backlog, d.Limit
 	}
-	l.pid, l.comm = d.Owner.PID, d.Owner.Comm
+	l.meet(&d.Owner)
 	if e.book.open(ListenOverflow, subjectKey{lane: k}) == nil {
 		e.judgeListener(k, l)
 	}
@@ -58,6 +57,10 @@ func (e *Engine) judgeListener(k lane, l *listener) {
 }
 
 func (e *Engine) listenOverflow(k lane, l *listener) judgement {
+	quiet := e.now-l.times.last >= minute
+	if quiet && e.book.open(ListenOverflow, subjectKey{lane: k}) == nil {
+		return judgement{}
+	}
 	ns := e.world.namespace(k.netns)
 	j := judgement{
 		now:      snapshot{at: e.now, synSettings: ns.synSettings(), held: l.drops.count, what: "dropped"},
@@ -70,7 +73,7 @@ func (e *Engine) listenOverflow(k lane, l *listener) judgement {
 	if !k.laddr.IsValid() {
 		place = fmt.Sprintf("a listener of network namespace %d", k.netns)
 	}
-	if e.now-l.times.last >= minute {
+	if quiet {
 		j.state, j.since, j.calm = good, l.times.last, minute
 		j.summary = fmt.Sprintf("%s has dropped nothing since %s; %s", place, clock(l.times.last), l.lost())
 		return j
@@ -79,29 +82,31 @@ func (e *Engine) listenOverflow(k lane, l *listener) judgement {
 	if l.drops.count >= manyDrops {
 		j.severity = event.SeverityCritical
 	}
-	j.summary = fmt.Sprintf("%s: the %s full (%s): %s; no NAT has a part in it", place, l.queue(), owner(l.pid, l.comm), l.lost())
+	j.summary = fmt.Sprintf("%s (%s): the %s; %s; no NAT has a part in it", place, owner(l.pid, l.comm), l.queue(), l.lost())
 	j.remedies = l.remedies(ns)
 	j.sign = strconv.FormatUint(l.drops.count, 10)
 	j.measures = [3]measure{roughly(float64(l.cookies))}
 	return j
 }
 
-// queue says which queue is full, with the verb.
+// queue says which queue is full.
 func (l *listener) queue() string {
-	switch accept := l.limit != 0 && l.backlog >= l.limit || l.overflows > 0; {
+	switch accept := l.acceptFull(); {
 	case accept && l.synQueue > 0:
-		return "accept queue and the SYN queue are" + l.waiting()
+		return "accept queue and the SYN queue are full" + l.waiting()
 	case accept:
-		return "accept queue is" + l.waiting()
+		return "accept queue is full" + l.waiting()
 	}
-	return "SYN queue is"
+	return "SYN queue is full"
 }
+
+func (l *listener) acceptFull() bool { return l.limit != 0 && l.backlog >= l.limit || l.overflows > 0 }
 
 func (l *listener) waiting() string {
 	if l.limit == 0 || l.backlog < l.limit {
 		return ""
 	}
-	return fmt.Sprintf(" (%s wait for accept(), the limit is %s)", group(l.backlog), group(l.limit))
+	return fmt.Sprintf(", %s for accept(), the limit is %s", several(l.backlog, "connection waits", "connections wait"), group(l.limit))
 }
 
 // lost says what became of connections.

@@ -24,9 +24,8 @@ type peer struct {
 	through   series
 	completed uint64 // connections that ended with a FIN, by the budgets
 	counted   bool   // completed is known
-	pid       uint32
-	comm      string
-	due       int64 // as in refusals
+	party
+	due int64 // as in refusals
 }
 
 // peerKey is a destination whatever the local address.
@@ -50,10 +49,7 @@ func (e *Engine) synRefused(r *event.SYNRefused) {
 	}
 	s.add(r.Time, 1)
 	p.worst = max(p.worst, r.DelayMS)
-	p.pid = r.Owner.PID
-	if p.comm != r.Owner.Comm {
-		p.comm = brief(r.Owner.Comm)
-	}
+	p.meet(&r.Owner)
 	if s.frequent() && e.book.open(PeerRefusesSYN, subjectKey{destination: k}) == nil {
 		e.syns.remind(&p.due, r.Time)
 	}
@@ -102,6 +98,9 @@ func (e *Engine) peerRefuses(k key, p *peer) judgement {
 	open := e.book.open(PeerRefusesSYN, subjectKey{destination: k}) != nil
 	ns := e.world.namespace(k.netns)
 	stale, silent := p.stale.stage(e.now, open), p.silenceStage(e.now, open)
+	if stale != bad && silent != bad && !open {
+		return judgement{}
+	}
 	n := plus(p.stale.count, p.silent.count)
 	j := judgement{
 		evidence: p.evidence(),

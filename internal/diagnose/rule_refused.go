@@ -52,10 +52,9 @@ type tally struct {
 
 // refusals is what is known of one lane.
 type refusals struct {
-	by   [numBlames]tally
-	pid  uint32
-	comm string
-	due  int64 // ns: when it is judged at the latest; 0: nothing is to tell
+	by [numBlames]tally
+	party
+	due int64 // ns: when it is judged at the latest; 0: nothing is to tell
 }
 
 func (r *refusals) last() (at int64) {
@@ -110,10 +109,7 @@ func (e *Engine) refused(f *refusal) {
 			s.lanes++
 		}
 	}
-	r.pid = f.socket.Owner.PID
-	if r.comm != f.socket.Owner.Comm {
-		r.comm = brief(f.socket.Owner.Comm)
-	}
+	r.meet(&f.socket.Owner)
 	t := &r.by[why]
 	t.take(f)
 	if t.frequent() && e.book.open(refusalRules()[why].code, subjectKey{lane: l}) == nil {
@@ -189,12 +185,13 @@ func (e *Engine) judgeRefusals(l lane, r *refusals) {
 
 // refusal judges one lane and blame.
 func (e *Engine) refusal(v *refusalView, rule *refusalRule) judgement {
-	n := v.number()
-	j := judgement{state: v.stage(e.now, e.book.open(rule.code, subjectKey{lane: v.lane}) != nil)}
-	j.now = snapshot{at: e.now, synSettings: v.ns.synSettings(), held: n, what: "SYNs refused"}
-	if j.state == unclear {
-		return j
+	open := e.book.open(rule.code, subjectKey{lane: v.lane}) != nil
+	j := judgement{state: v.stage(e.now, open)}
+	if j.state != bad && !open {
+		return judgement{}
 	}
+	n := v.number()
+	j.now = snapshot{at: e.now, synSettings: v.ns.synSettings(), held: n, what: "SYNs refused"}
 	j.confidence = v.confidence()
 	var doubts []event.Fact
 	j.confidence, doubts = e.doubt(j.confidence, n, event.KindPAWSReject, event.KindSYNReject, event.KindSYN)

@@ -84,8 +84,8 @@ type sourceView struct {
 
 // judgeSource applies the rules about a source.
 func (e *Engine) judgeSource(p pair, s *source) {
-	if s.at == 0 && s.did.count == 0 {
-		return // known from refusals only
+	if !s.listed && s.did.count == 0 && !e.book.tells(subjectKey{lane: lane{pair: p}}) {
+		return // known from refusals only, or of no interest any more
 	}
 	v := &sourceView{p, s, e.world.namespace(p.netns)}
 	about := lane{pair: p}.subject()

@@ -191,6 +191,19 @@ func brief(s string) string {
 	return s[:n]
 }
 
+// party is a program: the first of those that were met, since several may
+// listen on one port, and a finding is about the same as long as it is open.
+type party struct {
+	pid  uint32
+	comm string
+}
+
+func (p *party) meet(o *event.Owner) {
+	if p.pid == 0 && p.comm == "" {
+		p.pid, p.comm = o.PID, brief(o.Comm)
+	}
+}
+
 // syns is all that an Engine knows of SYNs and who refuses them.
 type syns struct {
 	lanes     table[lane, refusals]

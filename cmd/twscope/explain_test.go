@@ -17,7 +17,7 @@ func TestExplain(t *testing.T) {
 		want []string
 		code int
 	}{
-		{"list", nil, []string{"port-exhaustion-soon    the local ports", "tw-bucket-overflow", "'twscope explain CODE'"}, exitOK},
+		{"list", nil, []string{"port-exhaustion-soon     the local ports", "tw-bucket-overflow", "paws-drop-old-duplicate  late", "'twscope explain CODE'"}, exitOK},
 		{"one", []string{"port-exhaustion"}, []string{"EADDRNOTAVAIL", "net.ipv4.tcp_fin_timeout: it bounds FIN_WAIT2", "What would prove it wrong", "data that is not sent yet is lost"}, exitOK},
 		{"any case", []string{"TW-Reuse-Inert"}, []string{"tcp_tw_reuse is on and cannot help"}, exitOK},
 		{"reference", []string{"--format", "markdown"}, []string{"## `port-exhaustion`", "## `tw-recycle-gone`"}, exitOK},

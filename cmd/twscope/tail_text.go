@@ -46,7 +46,7 @@ const (
 
 func colorOf(ev event.Event) string {
 	switch ev.Kind() {
-	case event.KindConnectFail, event.KindPAWSReject:
+	case event.KindConnectFail, event.KindPAWSReject, event.KindSYNReject, event.KindListenDrop:
 		return sgrRed
 	case event.KindSYNRefused, event.KindLoss, event.KindSysctlChange:
 		return sgrYellow
@@ -165,6 +165,12 @@ func facts(ev event.Event, zone *time.Location) string {
 		return join(how, fmt.Sprintf("attempt %d", ev.Attempts), duration(ev.DelayMS)+" after the first", cgroup(&ev.Socket))
 	case *event.PAWSReject:
 		return pawsFacts(ev)
+	case *event.SYNReject:
+		return synRejectFacts(ev)
+	case *event.ListenDrop:
+		return listenDropFacts(ev)
+	case *event.Sources:
+		return sourcesFacts(ev)
 	case *event.Finding:
 		return findingFacts(ev)
 	case *event.Destinations:
@@ -311,10 +317,7 @@ func pawsFacts(p *event.PAWSReject) string {
 	if p.Delta != 0 {
 		clock = fmt.Sprintf("TSval %d is %d ticks behind ts_recent %d%s", p.TSval, -int64(p.Delta), p.TSRecent, age)
 	}
-	reply := map[event.Reply]string{
-		event.ReplyACK: "answered with an ACK", event.ReplyRateLimited: "answer held back by the rate limit", event.ReplyNone: "not answered",
-	}
-	return join(what+" refused"+where, clock, reply[p.Reply], p.Reason, prefixed("counter ", p.Counter), cgroup(&p.Socket))
+	return join(what+" refused"+where, clock, replyText(p.Reply), p.Reason, prefixed("counter ", p.Counter), verdictText(&p.Judgement), cgroup(&p.Socket))
 }
 
 func statsFacts(s *event.Stats) string {

@@ -12,7 +12,7 @@ func synCodes() [9]string {
 
 const (
 	whenRefused = "Three or more SYNs of one source to one listener were refused so within a minute (fewer are told in their events only), as soon as the next " +
-		"sources or stats event comes, or after 1 s without. Closes when none has been for 60 s."
+		"sources or stats event comes, or after 1 s without. Closes when none was refused so for 60 s."
 	oddsTell = "The odds of the verdicts against the next best one, as a probability: the median of the latest 32, between 0.5 and 0.99." + synLosses
 	// synLosses is lossesLower without budgets.
 	synLosses = " Lines that are missing in the log (loss events) lower it."
@@ -23,7 +23,7 @@ const (
 func natPawsDropDoc() Code {
 	return Code{
 		ID:    NATPawsDrop,
-		Title: "this host refuses SYNs on its sockets in TIME_WAIT because a NAT gave their ports to another timestamp clock",
+		Title: "SYNs are refused in TIME_WAIT because a NAT gave their ports to another timestamp clock",
 		Meaning: "The server closed first, so it keeps each connection in TIME_WAIT for 60 s, with the last timestamp of the client. Within that time a NAT gave the port to " +
 			"another connection whose timestamps come from another clock. Half of the time its timestamp is the lesser one, and PAWS (RFC 7323, tcp_timewait_state_process) refuses the SYN " +
 			"as an old duplicate. Two hosts behind the NAT are enough, and one is, if its kernel draws an offset for each pair of addresses and ports: Linux 7.0, " +
@@ -31,8 +31,8 @@ func natPawsDropDoc() Code {
 		Detected: "Verdicts nat-port-rewrite and nat-multi-clock of paws_reject events. " + whenRefused +
 			" What is refused for its sequence number from the same source is told in the evidence, and SYNs that a full queue dropped are not counted.",
 		Confidence: oddsTell,
-		WrongIf: "a capture at the client's side of the NAT shows the refused SYN with the same port as at this side, and the one before on that port too, " +
-			"or the source is one host without a NAT that was restarted more than once within these minutes",
+		WrongIf: "a capture on the clients' side of the NAT shows that a refused SYN and the connection before it on that port come from one host and one port there too, " +
+			"or there is no NAT, and one host was restarted more than once within these minutes",
 		Remedies: []Advice{rfc1337Off, holdPorts, clientCloses, fewerConnections, oneClock, morePorts, notRandom, timestampsOff},
 		Useless:  uselessForSYNs(),
 	}
@@ -41,7 +41,7 @@ func natPawsDropDoc() Code {
 func synSeqRejectDoc() Code {
 	return Code{
 		ID:    SYNSeqReject,
-		Title: "this host refuses SYNs on its sockets in TIME_WAIT for their sequence number, which no counter shows",
+		Title: "SYNs are refused in TIME_WAIT for their sequence number, which no counter shows",
 		Meaning: "A SYN without timestamps on a port that is in TIME_WAIT is accepted only if its sequence number is beyond that of the old connection (RFC 6191). Linux draws initial sequence " +
 			"numbers by address and port, rising with time, so one host without a NAT passes. Behind a NAT that uses ports again within 60 s, or with other stacks, they are in no order. " +
 			"This is what remains when timestamps are turned off to escape PAWS. " + loserWait,
@@ -104,7 +104,7 @@ func peerRefusesSYNDoc() Code {
 func pawsDropRestartDoc() Code {
 	return Code{
 		ID:    PawsDropRestart,
-		Title: "this host refuses SYNs on its sockets in TIME_WAIT because the source has a new timestamp clock",
+		Title: "SYNs are refused in TIME_WAIT because their source has a new timestamp clock",
 		Meaning: "The source was restarted, or its address went to another host. The new clock is behind what sockets in TIME_WAIT remember, so PAWS refuses SYNs on the same ports, until these sockets end. " +
 			"One clock followed another, they were not there at the same time: nothing points to a NAT. " + loserWait,
 		Detected:   "Verdict restart of paws_reject events: the old clock was not seen again after the new one. " + whenRefused,

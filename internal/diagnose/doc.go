@@ -14,8 +14,9 @@
 //
 // A finding opens once, with an identity that is made of its code and a
 // number: "port-exhaustion/2" is the second of its code in the run. It is
-// updated when a destinations event (for tw-bucket-overflow: a stats event)
-// shows that its numbers have changed notably, and it closes when its cause
+// updated when a destinations event (for tw-bucket-overflow a stats event, for
+// those about SYNs a sources or a stats event) shows that its numbers have
+// changed notably, and it closes when its cause
 // has gone for a while. The same trouble, come back, is a new finding, and
 // each time that happens its close is put off for twice as long, so that a
 // load that comes and goes does not make the log flap.

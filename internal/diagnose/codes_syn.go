@@ -92,9 +92,9 @@ func peerRefusesSYNDoc() Code {
 		Meaning: "The peer answered SYNs with a bare ACK that acknowledges none of them: it still holds a connection with the same ports, in TIME_WAIT or half-open, and did not take the SYN for a new one. Whether PAWS was the " +
 			"reason, the sequence number, or a connection that never ended, cannot be seen from here. Or it left SYNs unanswered while connections from other ports got through at the same time: " +
 			"tcp_tw_recycle and firewalls that drop the ACK look like this, and so does a listener whose queue is full.",
-		Detected: "Three or more syn_refused events of one destination within a minute. Silence counts only where three connections were seen to end well within the same minute (time_wait and destinations events), and one in 20 calls or more " +
-			"is silent: a peer that is dead refuses nobody. Closes when none has come for 60 s.",
-		Confidence: "0.85 for stale ACKs: the old connection is certain, which state it is in is not. 0.5 for silence, which has other causes." + synLosses,
+		Detected: "Three or more syn_refused events of one destination within a minute. Silence counts only where three connections to it were seen to end well within the same minute (time_wait and destinations events), " +
+			"and one in 20 calls or more is silent, or where all that get through are in other network namespaces of this host (info): a peer that is dead refuses nobody. Closes when none has come for 60 s.",
+		Confidence: "0.85 for stale ACKs: the old connection is certain, which state it is in is not. 0.5 for silence, which has other causes, and 0.4 if only other namespaces get through, which may have another path." + synLosses,
 		WrongIf:    "a capture at the peer shows that the SYNs did not arrive, or `nstat -az TcpExtListenOverflows` grows there by as many",
 		Remedies:   []Advice{fewerConnections, closeHere, timestampsOnHere, oneClock, holdPorts, recycleOff},
 		Useless:    uselessForSYNs(),

@@ -4,6 +4,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"github.com/twscope/twscope/internal/event"
@@ -13,23 +14,29 @@ import (
 // are more than packets that got lost.
 const throughShare = 20
 
-// peer is a destination that refuses SYNs of ours, from whatever address.
+// peer is a destination that refuses SYNs of a network namespace, from
+// whatever address.
 type peer struct {
 	stale, silent series // SYNs
 	// calls are the connect() calls behind silent.
 	calls uint64
 	worst uint32 // ms that a connect() has waited so far
-	// through is when connections to it, from other ports, were seen to have
-	// been made.
-	through   series
-	completed uint64 // connections that ended with a FIN, by the budgets
-	counted   bool   // completed is known
 	party
 	due int64 // as in refusals
 }
 
+// reach is when connections of a network namespace to such a destination were
+// seen to have been made.
+type reach struct {
+	series
+	completed uint64 // connections that ended with a FIN, by the budgets
+	counted   bool   // completed is known
+}
+
 // peerKey is a destination whatever the local address.
 func peerKey(s *event.Socket) key { return keyOf(s.NetNS, noAddr, s.Remote.Addr(), s.Remote.Port()) }
+
+func (k key) target() netip.AddrPort { return netip.AddrPortFrom(k.raddr, k.rport) }
 
 // synRefused takes a SYN of ours that a peer refused.
 func (e *Engine) synRefused(r *event.SYNRefused) {
@@ -38,7 +45,7 @@ func (e *Engine) synRefused(r *event.SYNRefused) {
 		return
 	}
 	p := e.syns.peers.get(k)
-	if p == nil {
+	if p == nil || e.syns.targets.get(k.target()) == nil {
 		return
 	}
 	s := &p.silent
@@ -57,33 +64,49 @@ func (e *Engine) synRefused(r *event.SYNRefused) {
 
 // gotThrough takes the end of a connection that this host had made.
 func (e *Engine) gotThrough(t *event.TimeWait) {
-	if len(e.syns.peers.order) == 0 || t.Role != event.RoleClient {
+	if len(e.syns.targets.order) > 0 && t.Role == event.RoleClient {
+		e.syns.reach(peerKey(&t.Socket), t.Time, 1)
+	}
+}
+
+// reach notes connections to a destination that refuses others.
+func (s *syns) reach(k key, at int64, n uint64) {
+	all := s.targets.by[k.target()]
+	if all == nil {
 		return
 	}
-	if p := e.syns.peers.by[peerKey(&t.Socket)]; p != nil {
-		p.through.add(t.Time, 1)
+	all.add(at, n)
+	if r := s.reached.get(k); r != nil {
+		r.add(at, n)
 	}
 }
 
 // takeBudgets sees from the budgets that connections were made.
 func (e *Engine) takeBudgets(ev *event.Destinations) {
-	if len(e.syns.peers.order) == 0 {
+	s := &e.syns
+	if len(s.targets.order) == 0 {
 		return
 	}
-	sums := map[key]uint64{}
+	sums := table[key, uint64]{}
 	for i := range ev.List {
 		b := &ev.List[i]
 		k := keyOf(b.NetNS, noAddr, b.Raddr, b.Rport)
-		if _, refuses := e.syns.peers.by[k]; refuses {
-			sums[k] = plus(sums[k], plus(b.ClosedHere, b.ClosedThere))
+		if s.targets.by[k.target()] == nil {
+			continue
+		}
+		if sum := sums.get(k); sum != nil {
+			*sum = plus(*sum, plus(b.ClosedHere, b.ClosedThere))
 		}
 	}
-	for k, n := range sums {
-		p := e.syns.peers.by[k]
-		if p.counted && n > p.completed {
-			p.through.add(e.now, n-p.completed)
+	for k, n := range sums.all() {
+		r := s.reached.get(k)
+		if r == nil {
+			continue
 		}
-		p.completed, p.counted = n, true
+		if r.counted && *n > r.completed {
+			s.reach(k, e.now, *n-r.completed)
+		}
+		r.completed, r.counted = *n, true
 	}
 }
 
@@ -97,13 +120,14 @@ func (e *Engine) judgePeer(k key, p *peer) {
 func (e *Engine) peerRefuses(k key, p *peer) judgement {
 	open := e.book.open(PeerRefusesSYN, subjectKey{destination: k}) != nil
 	ns := e.world.namespace(k.netns)
-	stale, silent := p.stale.stage(e.now, open), p.silenceStage(e.now, open)
+	others := e.others(k)
+	stale, silent := p.stale.stage(e.now, open), p.silenceStage(e.now, open, &others)
 	if stale != bad && silent != bad && !open {
 		return judgement{}
 	}
 	n := plus(p.stale.count, p.silent.count)
 	j := judgement{
-		evidence: p.evidence(),
+		evidence: p.evidence(&others),
 		now:      snapshot{at: e.now, synSettings: ns.synSettings(), held: n, what: "SYNs refused"},
 	}
 	base, where := 0.85, endpoint(k.raddr, k.rport)
@@ -115,10 +139,10 @@ func (e *Engine) peerRefuses(k key, p *peer) judgement {
 			j.summary += fmt.Sprintf("; %s got no answer", several(p.silent.count, "SYN", "SYNs"))
 		}
 	case silent == bad:
-		base = 0.5
-		j.summary = fmt.Sprintf("%s left %s of %s unanswered, while %s from other ports got through: it may refuse them silently "+
+		base = others.confidence()
+		j.summary = fmt.Sprintf("%s left %s of %s unanswered, while %s got through: it may refuse them silently "+
 			"(tcp_tw_recycle, or a firewall that drops the ACK), or drop them for want of room",
-			where, several(p.silent.count, "SYN", "SYNs"), several(p.calls, "connect()", "connect() calls"), several(p.through.count, "connection", "connections"))
+			where, several(p.silent.count, "SYN", "SYNs"), several(p.calls, "connect()", "connect() calls"), others.name())
 	case (stale == good || p.stale.count == 0) && (silent == good || p.silent.count == 0):
 		last := max(p.stale.last, p.silent.last)
 		j.state, j.since, j.calm = good, last, minute
@@ -133,29 +157,65 @@ func (e *Engine) peerRefuses(k key, p *peer) judgement {
 		return j
 	}
 	j.state, j.severity = bad, event.SeverityWarning
+	if stale != bad && !others.here {
+		j.severity = event.SeverityInfo
+	}
 	j.remedies = peerRemedies(ns, stale == bad)
 	j.sign = strconv.FormatUint(n, 10)
 	return j
 }
 
+// others is who gets through to a destination at present.
+type others struct {
+	here      bool // from the same network namespace
+	elsewhere bool // from others of this host only
+	own, all  uint64
+}
+
+func (e *Engine) others(k key) others {
+	lately := func(s *series) bool { return s.frequent() && e.now-s.last < minute }
+	var o others
+	if r := e.syns.reached.by[k]; r != nil {
+		o.own, o.here = r.count, lately(&r.series)
+	}
+	if all := e.syns.targets.by[k.target()]; all != nil {
+		o.all, o.elsewhere = all.count, !o.here && lately(all)
+	}
+	return o
+}
+
+func (o *others) name() string {
+	if o.here {
+		return several(o.own, "connection from another port", "connections from other ports")
+	}
+	return several(o.all-min(o.own, o.all), "connection", "connections") + " from other network namespaces of this host"
+}
+
+// confidence is less where a path may be broken that others do not take.
+func (o *others) confidence() float64 {
+	if o.here {
+		return 0.5
+	}
+	return 0.4
+}
+
 // silenceStage asks of silence that others get through at the same time: a
 // peer that is dead, or behind a broken path, refuses nobody.
-func (p *peer) silenceStage(now int64, open bool) state {
+func (p *peer) silenceStage(now int64, open bool, o *others) state {
 	s := p.silent.stage(now, open)
 	if s != bad {
 		return s
 	}
-	passes := p.through.frequent() && now-p.through.last < minute
-	if !passes || p.calls*throughShare < plus(p.calls, p.through.count) {
-		return unclear
+	if o.elsewhere || o.here && p.calls*throughShare >= plus(p.calls, o.own) {
+		return bad
 	}
-	return bad
+	return unclear
 }
 
-func (p *peer) evidence() []event.Fact {
+func (p *peer) evidence(o *others) []event.Fact {
 	facts := []event.Fact{num("stale_acks", p.stale.count), num("unanswered", p.silent.count)}
 	if p.silent.count > 0 {
-		facts = append(facts, num("unanswered_calls", p.calls), num("got_through", p.through.count))
+		facts = append(facts, num("unanswered_calls", p.calls), num("got_through", o.own), num("got_through_elsewhere", o.all-min(o.own, o.all)))
 	}
 	facts = append(facts, num("longest_wait_ms", p.worst))
 	first := p.stale.first

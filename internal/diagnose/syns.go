@@ -210,6 +210,10 @@ type syns struct {
 	sources   table[pair, source]
 	listeners table[lane, listener]
 	peers     table[key, peer]
+	// targets are the peers' addresses, with the connections to them from all
+	// network namespaces; reached those from each.
+	targets table[netip.AddrPort, series]
+	reached table[key, reach]
 	due       int64 // ns: the earliest of the lanes' and peers' due; 0: none
 	skipped   uint64
 	evicted   uint64
@@ -275,12 +279,30 @@ func (e *Engine) judgeOverdue() {
 
 func (s *syns) sweep(e *Engine) {
 	idle := func(last int64, k subjectKey) bool { return e.now-last >= forgotten && !e.book.tells(k) }
-	s.lanes.sweep(func(l lane, r *refusals) bool { return idle(r.last(), subjectKey{lane: l}) })
-	s.sources.sweep(func(p pair, r *source) bool { return idle(r.last(), subjectKey{lane: lane{pair: p}}) })
-	s.listeners.sweep(func(l lane, r *listener) bool { return idle(r.drops.last, subjectKey{lane: l}) })
+	s.lanes.sweep(func(l lane, r *refusals) bool {
+		if !idle(r.last(), subjectKey{lane: l}) {
+			return false
+		}
+		if from := s.sources.by[l.pair]; from != nil {
+			from.lanes--
+		}
+		return true
+	})
+	s.sources.sweep(func(p pair, r *source) bool {
+		return r.lanes == 0 && idle(r.last(), subjectKey{lane: lane{pair: p}})
+	})
+	s.listeners.sweep(func(l lane, r *listener) bool { return idle(r.times.last, subjectKey{lane: l}) })
 	s.peers.sweep(func(k key, r *peer) bool {
 		return idle(max(r.stale.last, r.silent.last), subjectKey{destination: k})
 	})
+	used := map[netip.AddrPort]bool{}
+	if len(s.targets.order) >= maxKept {
+		for k := range s.peers.all() {
+			used[k.target()] = true
+		}
+	}
+	s.targets.sweep(func(a netip.AddrPort, _ *series) bool { return !used[a] })
+	s.reached.sweep(func(k key, _ *reach) bool { return s.targets.by[k.target()] == nil })
 }
 
 // doubt is a confidence less what is missing of some kinds, of which so many

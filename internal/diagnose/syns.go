@@ -214,9 +214,9 @@ type syns struct {
 	// network namespaces; reached those from each.
 	targets table[netip.AddrPort, series]
 	reached table[key, reach]
-	due       int64 // ns: the earliest of the lanes' and peers' due; 0: none
-	skipped   uint64
-	evicted   uint64
+	due     int64 // ns: the earliest of the lanes' and peers' due; 0: none
+	skipped uint64
+	evicted uint64
 }
 
 // remind has something judged if nothing brings that about before.

@@ -294,7 +294,7 @@ func TestNoNATInInnocentLogs(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 5))
 		r := newRun(t, nil)
 		found := map[string]bool{}
-		for range 120 {
+		for range 80 {
 			r.after(time.Duration(rnd.IntN(2000)) * time.Millisecond)
 			var got []*event.Finding
 			switch rnd.IntN(6) {
@@ -341,7 +341,7 @@ func TestSYNsBounded(t *testing.T) {
 	at := func(i int) (event.Header, netip.Addr) {
 		return event.Header{Time: epoch.UnixNano() + int64(i)}, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
 	}
-	for i := range 20000 {
+	for i := range 5000 {
 		h, a := at(i)
 		for range 3 {
 			p, d, f := refusal(event.VerdictNATPortRewrite), drop(9), refused(event.SignatureChallengeACK)

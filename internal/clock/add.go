@@ -64,7 +64,11 @@ func (h *header) prove(o *lone) {
 }
 
 // flooded tells whether SYNs without handshake are to be taken for forged.
-func (h *header) flooded() bool { return int(h.raw[0])+int(h.raw[1]) > floodRaw }
+func (h *header) flooded() bool { return h.unproven() > floodRaw }
+
+// unproven returns how many SYNs of the window had no handshake, and were on no
+// line.
+func (h *header) unproven() int { return int(h.raw[0]) + int(h.raw[1]) }
 
 func (t *Tracker) addToLine(r *record, c *chain, p *packet) Fit {
 	if c.tag == p.tag {

@@ -63,6 +63,48 @@ func BenchmarkSYNRandomised(b *testing.B) {
 	}
 }
 
+// BenchmarkSYNSources is a million sources with a SYN in any order, so that
+// each comes with cache misses.
+func BenchmarkSYNSources(b *testing.B) {
+	tr := newTracker(b, clock.Config{})
+	rng := rand.New(rand.NewPCG(7, 8))
+	s := &clock.SYN{Key: key, Validated: true, Time: epoch}
+	next := func(i uint32) {
+		s.Source = address(i)
+		s.Time += 1e5
+		s.TSval, s.SPort = 1+i+uint32((s.Time-epoch)/1e6), uint16(s.Time>>20)
+		tr.SYN(s)
+	}
+	for i := range uint32(1_000_000) {
+		next(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		next(rng.Uint32N(1_000_000))
+	}
+	b.ReportMetric(float64(tr.Stats().Bytes)/1e6, "B/source")
+}
+
+func BenchmarkLocate(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprintf("lines=%d", n), func(b *testing.B) {
+			tr := newTracker(b, clock.Config{})
+			next := lines(n)
+			i := 0
+			for ; i < 400*n; i++ {
+				tr.SYN(next(i))
+			}
+			was := *next(i - n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, ok := tr.Locate(key, was.Time, was.TSval); !ok {
+					b.Fatal("not located")
+				}
+			}
+		})
+	}
+}
+
 func address(i uint32) netip.Addr {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], i)

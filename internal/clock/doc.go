@@ -43,7 +43,8 @@
 // Each match adds log10 of the odds against chance: 2^32 by the width of the
 // window and by the number of lines that might have been met. A chain is
 // certain, and counts, from two connections and 10^4 on, times a quarter of the
-// SYNs that met nothing. A match by the same ports does not count: it is a
+// SYNs that met nothing; and from 10^6 on if no handshake of it completed and
+// many SYNs had none, which may be forged. A match by the same ports does not count: it is a
 // retransmission, or a 4-tuple with a clock of its own that is used again.
 //
 // # Counting
@@ -58,6 +59,19 @@
 // A source with one certain clock and some completed handshakes off its line
 // is shared too, with less strength. Completed, because anybody can forge a SYN
 // with any TSval, and forged ones are off all lines.
+//
+// # Whose SYN it was
+//
+// When a socket in TIME_WAIT refuses a SYN by its TSval, Locate tells the clock
+// that the SYN is of, and the clock that ts_recent was of, at the earlier time
+// when the socket took it. If they are two, and both Certain, Concurrent tells
+// whether they lived at the same time, as behind a NAT, or one after the other,
+// as after a restart. A FitHop is weaker than a FitLine: its Odds are those of
+// the chain, not of the fit. Nothing is located where connections have offsets
+// of their own: Find says so by the class Randomised, Strong, which is as sure
+// as its OffLine handshakes are many; and it says of Shared with which Strength
+// it is. A class is of the last hour, and of what was fed until then: ask before
+// the refused SYN is forgotten, not before it is fed, which makes no difference.
 //
 // # What cannot be told
 //

@@ -47,6 +47,7 @@ const (
 	minOff        = 3              // connections off the line, for Shared by one clock
 	strongChain   = 12 * scoreUnit // score of that one clock
 	maxClocks     = 64512          // ports above 1023: each clock behind a NAT needs one
+	doubt         = 2 * scoreUnit  // more, for a chain without handshakes among many SYNs without
 	chainsSettled = 5              // connections from which a chain is no re-use of a port, where ports have clocks
 )
 
@@ -140,6 +141,9 @@ func (r record) unexplained(now moment) int {
 // port, whenever the host uses a port again. So a stack that is known for it
 // has no certain chain, and one that has mostly lone SYNs needs more.
 func (c *chain) certain(h *header, needed int) bool {
+	if c.flags&chainValidated == 0 && h.unproven() > maxLone {
+		needed += doubt
+	}
 	if c.n < 2 || int(c.score) < needed {
 		return false
 	}
@@ -165,7 +169,7 @@ func (t *Tracker) describe(r record, now moment) Source {
 		s.OnLine += r.h.stacks[i].onLine()
 		s.OffLine += r.h.stacks[i].offLine()
 	}
-	s.Unproven = int(r.h.raw[0]) + int(r.h.raw[1])
+	s.Unproven = r.h.unproven()
 
 	runs := t.runs(r, now)
 	s.Clocks, s.Validated = concurrent(runs)

@@ -115,7 +115,7 @@ func fewer(n *[2]uint16) {
 // strays returns how many SYNs that were on no line may have come within dt ms:
 // each of them might have hit a cone that is open for so long.
 func (h *header) strays(dt uint32) int {
-	n := int64(h.raw[0]) + int64(h.raw[1])
+	n := int64(h.unproven())
 	for i := range h.stacks {
 		n += int64(h.stacks[i].offLine())
 	}
@@ -126,7 +126,7 @@ func (h *header) strays(dt uint32) int {
 func (h *header) strangers(sec uint32) int {
 	now := *h
 	now.turn(sec)
-	n := int(now.raw[0]) + int(now.raw[1])
+	n := now.unproven()
 	for i := range now.stacks {
 		n += now.stacks[i].offLine()
 	}

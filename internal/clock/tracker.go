@@ -141,7 +141,7 @@ func (t *Tracker) moment(ns int64) moment {
 func (m *moment) nanos(ms uint32) int64 { return m.ns - int64(int32(m.ms-ms))*1e6 }
 
 // SYN takes a SYN, once. SYNs may come a second out of order. It allocates only
-// when the number of sources grows.
+// while there are more sources than ever, or more with a record.
 func (t *Tracker) SYN(s *SYN) Fit {
 	if s.TSval == 0 {
 		t.stats.Ignored++

@@ -13,6 +13,7 @@ type SourceStats struct {
 	// StraySYNACKs are SYN-ACKs whose SYN is not in the capture.
 	StraySYNACKs int64
 	Disordered   int64 // older than one before, by Disorder at most
+	Strays       int64 // older still: passed over
 
 	SYNs         int64 // SYNs without those that repeat one
 	Repeated     int64 // those
@@ -20,7 +21,8 @@ type SourceStats struct {
 	CutSYNs      int64 // passed over: the capture holds too little to find timestamps
 	Answered     int64 // by a SYN-ACK
 	Completed    int64 // of those, handshakes
-	Late         int64 // of those, so late that the SYN had been told before
+	Inferred     int64 // handshakes concluded from the packets of the clients alone
+	Late         int64 // of both, so late that the SYN had been told before
 	Denied       int64 // answered by RST: nobody listens
 	Unanswered   int64 // not within Hold
 	Undecided    int64 // of those, on a socket in TIME_WAIT, and not repeated
@@ -52,7 +54,7 @@ func (c *SourceStats) Notes() []string {
 	case c.SYNs+c.CutSYNs == 0:
 		notes = append(notes, "no SYNs: nothing can be told")
 	case c.SYNs > 0 && c.FromServers == 0:
-		notes = append(notes, "no packets of the servers: refusals cannot be seen, nor completed handshakes, only clocks")
+		notes = append(notes, "no packets of the servers: refusals cannot be seen, only clocks; that handshakes were completed follows from what the clients acknowledge")
 	}
 	note(c.CutSYNs, "%d SYNs hold too little of their options: capture with a snap length of 128 bytes or more")
 	note(c.Unknown, "%d segments are of connections whose SYN is not in the capture: what becomes of their ports is not known")
@@ -64,6 +66,7 @@ func (c *SourceStats) Notes() []string {
 	note(c.Anyway, "%d SYNs were accepted though a socket in TIME_WAIT should have refused them: it was gone, or packets are missing")
 	note(c.Late, "%d handshakes were completed too late to be counted")
 	note(c.Disordered, "%d packets are out of order, and were taken as sent with the one before")
+	note(c.Strays, "%d packets are so late that they were passed over: put the capture in order with `reordercap IN OUT`")
 	note(c.Evicted, "%d connections were forgotten for want of room, what they refused is not known")
 	note(c.Hurried, "%d SYNs were judged before their time for want of room")
 	return notes

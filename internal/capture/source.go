@@ -18,16 +18,21 @@ const (
 	// Disorder is by how much a packet may be older than one before it in the
 	// capture, as those of several queues or interfaces are.
 	Disorder = time.Second
+	// setBack is how long packets have to be older than that, without one in
+	// between that is not, for the clock to have been set back. Others are
+	// strays.
+	setBack = 10 * time.Second
 )
 
-// OrderError is a capture whose packets are not in the order of time.
+// OrderError is a capture whose packets from one on are older than those
+// before: the clock was set back, or captures were joined in the wrong order.
 type OrderError struct {
-	Packet int64         // its number in the capture
+	Packet int64         // the first one's number in the capture
 	By     time.Duration // how much it is older than one before
 }
 
 func (e *OrderError) Error() string {
-	return fmt.Sprintf("capture: packet %d is %s older than one before it: put the packets in order with `reordercap IN OUT`, "+
+	return fmt.Sprintf("capture: from packet %d on they are older than those before, by %s: put them in order with `reordercap IN OUT`, "+
 		"or cut the capture there with `editcap` if the clock was set back", e.Packet, e.By)
 }
 
@@ -67,7 +72,8 @@ type SourceOptions struct {
 // # What it cannot tell
 //
 // Connections whose SYN is not in the capture are passed over. Without the
-// packets of the servers there are no refusals and no completed handshakes.
+// packets of the servers there are no refusals, and a handshake counts as
+// completed when the client has acknowledged something, and then more.
 // Whether an answer was sent but not captured, or lost before it got there, is
 // not known. Notes says which of these the capture suffers from.
 type Source struct {
@@ -78,6 +84,7 @@ type Source struct {
 	prints fingerprints
 	now    int64 // ns: the latest time in the capture
 	begun  bool
+	stray  *stray // nil: the segment before was in order
 	err    error
 	stats  SourceStats
 
@@ -139,17 +146,38 @@ func (s *Source) Next() (event.Event, error) {
 // epoch: 0 before the first.
 func (s *Source) Now() int64 { return s.now }
 
+// stray is the first of some segments that are too old.
+type stray struct {
+	packet, time, by int64
+}
+
+// order takes the time of a segment, and tells whether it is too old.
+func (s *Source) order(g *Segment) (old bool, err error) {
+	switch {
+	case !s.begun || g.Time >= s.now:
+		s.now, s.begun = g.Time, true
+	case s.now-g.Time <= int64(Disorder):
+		s.stats.Disordered++
+	default:
+		s.stats.Strays++
+		if s.stray == nil {
+			s.stray = &stray{g.Packet, g.Time, s.now - g.Time}
+		}
+		if g.Time-s.stray.time >= int64(setBack) {
+			err = &OrderError{Packet: s.stray.packet, By: time.Duration(s.stray.by)}
+		}
+		return true, err
+	}
+	s.stray = nil
+	return false, nil
+}
+
 // take learns from a segment.
 func (s *Source) take(g *Segment) error {
-	if s.begun && g.Time < s.now {
-		if by := s.now - g.Time; by > int64(Disorder) {
-			return &OrderError{Packet: g.Packet, By: time.Duration(by)}
-		}
-		s.stats.Disordered++
-	} else {
-		s.now, s.begun = g.Time, true
-	}
 	s.stats.Segments++
+	if old, err := s.order(g); old || err != nil {
+		return err
+	}
 	key, flipped := keyOf(g)
 	i := s.table.find(&key)
 	if g.Flags&(SYN|ACK|RST|FIN) == SYN {

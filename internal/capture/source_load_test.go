@@ -222,10 +222,10 @@ func FuzzSource(f *testing.F) {
 			if c.Segments != n || int64(len(got)) > n+c.TimeWaits {
 				t.Errorf("%d events of %d segments, %+v", len(got), n, c)
 			}
-			if sum := c.FromClients + c.FromServers + c.Unknown + c.StraySYNACKs + c.SYNs + c.Repeated + c.Copies + c.CutSYNs; sum != n {
+			if sum := c.FromClients + c.FromServers + c.Unknown + c.StraySYNACKs + c.SYNs + c.Repeated + c.Copies + c.CutSYNs + c.Strays; sum != n {
 				t.Errorf("%d of %d segments, %+v", sum, n, c)
 			}
-			if c.Late > c.Completed || c.Completed > c.Answered || c.Answered > c.SYNs+c.Repeated {
+			if c.Late > c.Completed+c.Inferred || c.Completed > c.Answered || c.Answered > c.SYNs+c.Repeated {
 				t.Errorf("%+v", c)
 			}
 			_ = c.Notes()

@@ -162,6 +162,7 @@ type conn struct {
 	// The SYN.
 	hs       handshake
 	synTS    bool
+	acks     bool // the client has acknowledged something; serverISN follows from that
 	isn      uint32
 	synTSval uint32 // of its last repetition
 	synAt    int64  // ns: when it was repeated last

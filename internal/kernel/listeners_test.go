@@ -38,11 +38,11 @@ func TestReadListeners(t *testing.T) {
 		}
 		for i, at := range []string{"127.0.0.1:4001", "[::1]:4002", "[::]:4003", "0.0.0.0:4004", "[::ffff:127.0.0.1]:4005"} {
 			addr := netip.MustParseAddrPort(at)
-			close, err := listenAndWait(addr, 2+i, i)
+			closeAll, err := listenAndWait(addr, 2+i, i)
 			if err != nil {
 				return err
 			}
-			t.Cleanup(close)
+			t.Cleanup(closeAll)
 			addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 			want[addr] = Listener{Local: addr, Backlog: uint32(i), Limit: uint32(2 + i)}
 		}

@@ -166,7 +166,7 @@ func (b *Book) fill(o *event.Destination, d *destination) {
 		PortsTotal: s.total(), PortsReserved: s.reserved, PortsBlocked: s.blocked,
 		InUse: s.open, TimeWait: s.wait,
 		Timestamps: d.timestampUse(),
-		RateOut:    d.rate(&d.deaths, b.now),
+		RateOut:    d.rate(&d.deaths, b.now, usualWindow),
 		Reused:     d.reused, Failed: d.failed, FailedCalls: d.failedCalls,
 		ClosedHere: d.here, ClosedThere: d.there, ClosedReset: d.reset,
 		Bound: d.bound, PID: d.owner.pid, Comm: d.owner.comm,
@@ -177,7 +177,7 @@ func (b *Book) fill(o *event.Destination, d *destination) {
 		left := int32(d.lastTimed + d.ns.delay + 1 - ms(b.now))
 		o.ReusableInMS = uint32(min(max(left, 1), int32(d.ns.delay+1)))
 	}
-	rate := d.rate(&d.births, b.now)
+	rate := d.rate(&d.births, b.now, b.window(d))
 	if m := &d.begun; m.at != 0 && b.now-m.at < int64(time.Minute) {
 		rate += m.rate
 		o.RateOut += m.freed

@@ -112,6 +112,24 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// TestRateWhenDry: what succeeded until just now is not counted with what fails.
+func TestRateWhenDry(t *testing.T) {
+	b := New(Options{HZ: 250})
+	b.Namespace(netns, start, facts(10_000, 10_099))
+	for i := range 100 { // 20 a second
+		b.Enter(timeWait(start+seconds(float64(i)/20), client, uint16(10_000+i), server))
+	}
+	if d := only(t, b, start+seconds(5)); d.Rate < 18 || d.Rate > 22 {
+		t.Errorf("rate %g, want 20", d.Rate)
+	}
+	for i := range 60 {
+		b.Fail(fail(start + seconds(5+float64(i)/20)))
+	}
+	if d := only(t, b, start+seconds(8)); d.Rate != 0 {
+		t.Errorf("rate %g after 3 s without a connection, want 0", d.Rate)
+	}
+}
+
 // TestOrder: the order of the list is total, and failures come first.
 func TestOrder(t *testing.T) {
 	for shift := range 5 {

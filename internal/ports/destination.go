@@ -126,6 +126,22 @@ func (d *destination) roll(beat uint32) {
 	d.swept = beat
 }
 
+// Over how many beats a rate is the mean.
+const (
+	usualWindow = 8
+	dryWindow   = 2
+)
+
+// window is over how many beats the rate of new connections is the mean. Once
+// connect() fails it is over few: from then on the load is what fails, and what
+// succeeded before must not be added to that.
+func (b *Book) window(d *destination) uint32 {
+	if d.lastDry != 0 && b.now-d.lastDry < failing {
+		return dryWindow
+	}
+	return usualWindow
+}
+
 // quiet is how long nothing happens until a next event is a new activity.
 const quiet = int64(len(ring{})) * beatMS * int64(time.Millisecond)
 
@@ -145,18 +161,17 @@ func (d *destination) released(at int64) {
 	d.deaths[d.swept%uint32(len(d.deaths))]++
 }
 
-// rate returns the mean per second of a ring over its last 8 beats, or since
-// the present activity began.
-func (d *destination) rate(r *ring, now int64) float64 {
-	const window = 8
+// rate returns the mean per second of a ring over its last beats, or since the
+// present activity began.
+func (d *destination) rate(r *ring, now int64, window uint32) float64 {
 	nowMS := now / msPerNS
 	d.roll(beatOf(uint32(nowMS)))
-	from := (nowMS>>beatBits - window + 1) << beatBits
+	from := (nowMS>>beatBits - int64(window) + 1) << beatBits
 	if s := d.since / msPerNS; s > from && r == &d.births {
 		from = s
 	}
 	var n uint32
-	for i := range uint32(window) {
+	for i := range window {
 		n += r[(d.swept-i)%uint32(len(r))]
 	}
 	if n == 0 {

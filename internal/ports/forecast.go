@@ -58,7 +58,7 @@ func (b *Book) paused(d *destination) bool {
 	if d.begun.steady {
 		return false
 	}
-	usual := d.rate(&d.births, b.now)
+	usual := d.rate(&d.births, b.now, usualWindow)
 	// 8 connections that did not come are no chance
 	return usual == 0 || float64(b.now-d.lastBirth)/1e9 > max(8/usual, 0.5)
 }

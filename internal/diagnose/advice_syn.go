@@ -303,7 +303,7 @@ func peerRemedies(n *namespace, stale bool) []event.Remedy {
 
 func (l *listener) remedies(n *namespace) []event.Remedy {
 	var c choice
-	most, known := n.number(sysctlSomaxconn)
+	most, known := n.number(kernel.SysctlSomaxconn)
 	c.add(l.acceptFull(), &acceptFaster, "")
 	switch {
 	case l.limit != 0 && known && int64(l.limit) < int64(most):
@@ -315,7 +315,7 @@ func (l *listener) remedies(n *namespace) []event.Remedy {
 		c.add(true, &raiseSomaxconn, "")
 	}
 	c.add(true, &moreListeners, "")
-	cookies, known := n.number(sysctlSYNCookies)
+	cookies, known := n.number(kernel.SysctlSYNCookies)
 	c.add(known && cookies == 0, &cookiesOn, "")
 	return c.list
 }

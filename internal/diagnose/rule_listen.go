@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/kernel"
 )
 
 // manyDrops is from how many on drops of a listener are critical.
@@ -129,7 +130,7 @@ func (l *listener) evidence(ns *namespace) []event.Fact {
 		facts = append(facts, num("backlog", l.backlog), num("limit", l.limit))
 	}
 	for _, s := range []struct{ name, sysctl string }{
-		{"somaxconn", sysctlSomaxconn}, {"tcp_max_syn_backlog", sysctlMaxSYNBacklog}, {"tcp_syncookies", sysctlSYNCookies},
+		{"somaxconn", kernel.SysctlSomaxconn}, {"tcp_max_syn_backlog", kernel.SysctlMaxSYNBacklog}, {"tcp_syncookies", kernel.SysctlSYNCookies},
 	} {
 		if v, known := ns.number(s.sysctl); known {
 			facts = append(facts, num(s.name, v))

@@ -327,15 +327,8 @@ func (b *book) tells(k subjectKey) bool {
 
 // synSysctls are the sysctls whose change findings about SYNs tell.
 var synSysctls = [...]string{
-	kernel.SysctlTimestamps, kernel.SysctlRFC1337, kernel.SysctlTWRecycle, sysctlSomaxconn, sysctlMaxSYNBacklog, sysctlSYNCookies,
+	kernel.SysctlTimestamps, kernel.SysctlRFC1337, kernel.SysctlTWRecycle, kernel.SysctlSomaxconn, kernel.SysctlMaxSYNBacklog, kernel.SysctlSYNCookies,
 }
-
-// Sysctls that decide about the queues of listeners.
-const (
-	sysctlSomaxconn     = "net.core.somaxconn"
-	sysctlMaxSYNBacklog = "net.ipv4.tcp_max_syn_backlog"
-	sysctlSYNCookies    = "net.ipv4.tcp_syncookies"
-)
 
 func (n *namespace) synSettings() (s [len(synSysctls)]string) {
 	for i, name := range synSysctls {

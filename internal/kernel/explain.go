@@ -91,8 +91,25 @@ func (x explainer) explain(name, value string) (string, Severity) {
 		return fmt.Sprintf("does not shorten TIME_WAIT, which is always %d s; it limits how long a closed socket waits for the peer's FIN", timeWaitSeconds), OK
 	case SysctlRateLimit:
 		return rateLimit(n)
-	default:
+	case SysctlTWRecycle:
 		return twRecycle(n)
+	default:
+		return listenQueue(name, n), OK
+	}
+}
+
+// listenQueue explains by inet_csk_listen_start, tcp_conn_request and
+// sk_acceptq_is_full.
+func listenQueue(name string, n int) string {
+	switch {
+	case name == SysctlSomaxconn:
+		return fmt.Sprintf("at most %d connections wait for accept(), if the program asks listen() for as many", n)
+	case name == SysctlMaxSYNBacklog:
+		return fmt.Sprintf("without SYN cookies, no more than %d handshakes are begun towards one listener", n)
+	case n == 0:
+		return "no SYN cookies: when the queue of SYNs is full, SYNs are dropped"
+	default:
+		return "SYN cookies are sent when the queue of SYNs is full, so that SYNs need not be dropped"
 	}
 }
 

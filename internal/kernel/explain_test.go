@@ -13,6 +13,7 @@ func TestExplain(t *testing.T) {
 		SysctlTWReuse: "2", SysctlTWReuseDelay: "1000", SysctlTimestamps: "1",
 		SysctlPortRange: "32768 60999", SysctlReservedPorts: "", SysctlMaxTWBuckets: "131072",
 		SysctlRFC1337: "0", SysctlFinTimeout: "60", SysctlRateLimit: "500",
+		SysctlSomaxconn: "128", SysctlMaxSYNBacklog: "256", SysctlSYNCookies: "1",
 	}
 	type set map[string]string
 	tests := []struct {
@@ -55,6 +56,8 @@ func TestExplain(t *testing.T) {
 		{"rfc1337 on", set{SysctlRFC1337: "1"}, 0, SysctlRFC1337, Warning, "retries in vain"},
 		{"fin_timeout lowered in vain", set{SysctlFinTimeout: "5"}, 0, SysctlFinTimeout, OK, "does not shorten TIME_WAIT"},
 		{"rate limit", nil, 0, SysctlRateLimit, OK, "in 500 ms"},
+		{"accept queue", nil, 0, SysctlSomaxconn, OK, "at most 128 connections"},
+		{"no cookies", set{SysctlSYNCookies: "0"}, 0, SysctlSYNCookies, OK, "SYNs are dropped"},
 		{"no rate limit", set{SysctlRateLimit: "0"}, 0, SysctlRateLimit, Info, "without limit"},
 		{"recycle on", set{SysctlTWRecycle: "1"}, 0, SysctlTWRecycle, Warning, "behind a NAT"},
 		{"recycle off", set{SysctlTWRecycle: "0"}, 0, SysctlTWRecycle, OK, "is off"},

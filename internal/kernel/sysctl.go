@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// The sysctls that decide about TIME_WAIT and PAWS, each per network
-// namespace.
+// The sysctls that decide about TIME_WAIT, PAWS and the queues of listeners,
+// each per network namespace.
 const (
 	SysctlTWReuse       = "net.ipv4.tcp_tw_reuse"
 	SysctlTWReuseDelay  = "net.ipv4.tcp_tw_reuse_delay" // since 6.14
@@ -21,6 +21,9 @@ const (
 	SysctlFinTimeout    = "net.ipv4.tcp_fin_timeout"
 	SysctlRateLimit     = "net.ipv4.tcp_invalid_ratelimit"
 	SysctlTWRecycle     = "net.ipv4.tcp_tw_recycle" // up to 4.11
+	SysctlSomaxconn     = "net.core.somaxconn"
+	SysctlMaxSYNBacklog = "net.ipv4.tcp_max_syn_backlog"
+	SysctlSYNCookies    = "net.ipv4.tcp_syncookies"
 )
 
 // sysctls lists them in the order in which they are explained.
@@ -28,6 +31,7 @@ func sysctls() []string {
 	return []string{
 		SysctlTWReuse, SysctlTWReuseDelay, SysctlTimestamps, SysctlPortRange, SysctlReservedPorts,
 		SysctlMaxTWBuckets, SysctlRFC1337, SysctlFinTimeout, SysctlRateLimit, SysctlTWRecycle,
+		SysctlSomaxconn, SysctlMaxSYNBacklog, SysctlSYNCookies,
 	}
 }
 

@@ -17,7 +17,7 @@ func TestReadSysctls(t *testing.T) {
 		"proc/sys/net/ipv4/tcp_tw_reuse":            file("2\n"),
 		"proc/sys/net/ipv4/ip_local_port_range":     file("32768\t60999\n"),
 		"proc/sys/net/ipv4/ip_local_reserved_ports": file("\n"),
-		"proc/sys/net/ipv4/tcp_syncookies":          file("1\n"),
+		"proc/sys/net/ipv4/tcp_congestion_control":  file("1\n"),
 	}
 	got, err := ReadSysctls(root)
 	if err != nil {

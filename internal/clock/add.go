@@ -75,12 +75,10 @@ func (t *Tracker) addToLine(r *record, c *chain, p *packet) Fit {
 		c.repeat(p)
 		return FitRepeat
 	}
-	tries := r.lines()
-	if dt := int32(p.t - c.t); dt >= longGap {
+	if int32(p.t-c.t) >= longGap {
 		c.flags |= chainFull
-		tries = max(tries, r.h.strays(uint32(dt)))
 	}
-	c.hit(p, t.ruler.near(tries))
+	c.hit(p, t.ruler.near(r.lines()))
 	c.anchor(p)
 	more(&r.h.stacks[p.stack].on[0])
 	return FitLine
@@ -190,7 +188,7 @@ func (t *Tracker) addToLone(sl *slot, r record, p *packet, m *match) Fit {
 		c.flags |= chainHop
 		c.hit(p, t.ruler.cone(max(m.live, r.h.strays(m.dt)), m.dt))
 	} else {
-		c.hit(p, t.ruler.near(max(m.live, r.h.strays(m.dt))))
+		c.hit(p, t.ruler.near(m.live))
 		if m.dt >= longGap {
 			c.flags |= chainFull
 		}

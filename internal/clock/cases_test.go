@@ -125,6 +125,11 @@ func oneHost() []try {
 		name: "linux 7 with 2000 local ports, 400 visits", targets: []target{atMost(alarms, 0.001).missed(0.05)},
 		sim: func(seed uint64) *sim { return fewPorts(seed, 400) },
 	})
+	one("apple with 200 local ports, 400 visits", 0.001, func(seed uint64) *sim {
+		s := newSim(seed).add(400, apple)
+		s.hosts[0].ports = 200
+		return s.run(hour)
+	})
 	one("linux, 24 h", 0.001, func(seed uint64) *sim { return daily(seed, linux) })
 	one("linux 7, 24 h", 0.001, func(seed uint64) *sim { return daily(seed, linux7) })
 	one("android, 24 h", 0.005, func(seed uint64) *sim { return daily(seed, android) })

@@ -106,22 +106,14 @@ func newRuler(perMS uint32) ruler {
 
 func score(log10 float64) int { return int(math.Round(log10 * scoreUnit)) }
 
-// near is the score of a SYN on one of so many lines, or on one that so many
-// strays might have met.
-func (r *ruler) near(tries int) int { return max(0, r.nearBase-r.log(tries)) }
+// near is the score of a SYN on one of so many lines.
+func (r *ruler) near(lines int) int { return max(0, r.nearBase-int(r.logs[lines])) }
 
 // cone is the score of a SYN in the cone of one of so many lines, or of one that
 // so many strays might have met.
 func (r *ruler) cone(tries int, dt uint32) int {
 	width := float64(r.perMS) * (float64(dt) + 4000)
 	return max(0, score(math.Log10(1<<32/(width*float64(max(1, tries))))))
-}
-
-func (r *ruler) log(n int) int {
-	if n < len(r.logs) {
-		return int(r.logs[n])
-	}
-	return score(math.Log10(float64(n)))
 }
 
 // needed is the score that makes a chain certain where so many SYNs were looked

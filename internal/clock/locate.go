@@ -104,21 +104,15 @@ func (r *ruler) locate(m *match, c *chain, i int, p *packet) {
 	pd, pdt := r.offset(p.v, p.t, c.pv, c.pt)
 	switch {
 	// The line of the latest SYN begins with the hop.
-	case (dt >= 0 || !hop || pdt >= 0) && r.around(d, dt):
+	case (dt >= 0 || !hop || pdt >= 0) && r.onLine(d, dt):
 		m.take(placeChain, FitLine, i, dt, magnitude(d))
-	case hop && r.around(pd, pdt):
+	case hop && r.onLine(pd, pdt):
 		m.take(placeHop, FitLine, i, pdt, magnitude(pd))
 	case dt >= 0 && r.inCone(p.v, c.v, dt), dt < 0 && r.between(c, p, hop, dt, pdt):
 		m.take(placeChain, FitHop, i, dt, magnitude(dt))
 	case (dt >= 0 || !hop || pdt >= 0) && r.late(d) && int32(p.v-c.v) < 0:
 		m.take(placeChain, FitLate, i, dt, magnitude(d))
 	}
-}
-
-// around is onLine for a time that may be before that of the line.
-func (r *ruler) around(d, dt int32) bool {
-	more := drift(max(dt, -dt))
-	return uint32(d)+(nearBelow+more)*r.perMS <= (nearBelow+nearAbove+2*more)*r.perMS
 }
 
 // between tells whether a clock that showed p can show the chain's latest SYN

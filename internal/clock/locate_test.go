@@ -137,6 +137,7 @@ func TestLocateAfterHop(t *testing.T) {
 		{5_000, 0, clock.FitLine},
 		{55_000, -500, clock.FitLine},
 		{75_000, 0, clock.FitHop},       // it may have slept then, or not
+		{75_000, -2000, clock.FitNew},   // behind the SYN before the hop
 		{55_000, 20_000, clock.FitNew},  // ahead of the line
 		{55_000, -30_000, clock.FitNew}, // the next SYN is too far ahead
 		{5_000, 20_000, clock.FitHop},   // it may have slept before the next SYN
@@ -181,6 +182,21 @@ func TestChainTimes(t *testing.T) {
 	}
 	if d := at[2] - want.Last; d < 0 || d >= 1e6 {
 		t.Errorf("last is off by %d ns", d)
+	}
+}
+
+// TestBeforeFirst is that a SYN may come from before the first that was told of.
+func TestBeforeFirst(t *testing.T) {
+	tr := newTracker(t, clock.Config{Sources: 64})
+	other := clock.Key{NetNS: 1, Source: key.Local, Local: key.Source}
+	tr.SYN(&clock.SYN{Key: other, Time: epoch, TSval: 9})
+	start := epoch - 300*1e6
+	for i := range int64(2) {
+		tr.SYN(&clock.SYN{Key: key, Time: start + i*5*second, TSval: 7 + uint32(i)*5000, SPort: uint16(i), Validated: true})
+	}
+	got := tr.Chains(nil, key, epoch+10*second)
+	if len(got) != 1 || got[0].First != start || got[0].N != 2 {
+		t.Errorf("%+v, want a chain since %d", got, start)
 	}
 }
 

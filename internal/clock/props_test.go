@@ -185,6 +185,31 @@ func (s *sim) later(tb testing.TB) clock.Source {
 	return got
 }
 
+// TestDoubt is that among many SYNs without handshakes a clock without one is
+// to be surer than one with.
+func TestDoubt(t *testing.T) {
+	for _, validated := range []bool{false, true} {
+		tr := newTracker(t, clock.Config{Sources: 64})
+		s := newSim(1).forge(70, 60*second)
+		s.syns[1].Validated = true // so that there is a record
+		s.feedTo(tr, nil)
+		// It stands still for half of the time, twice.
+		at := epoch + 100*second
+		for i := range int64(3) {
+			tr.SYN(&clock.SYN{Key: key, Time: at + i*300*second, TSval: 5 + uint32(i)*150_000, SPort: uint16(i), DPort: 1, Validated: validated})
+		}
+		n := 0
+		for _, c := range tr.Chains(nil, key, at+600*second) {
+			if c.N == 3 && c.Certain == validated && c.Validated == validated {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("validated %v: %+v", validated, tr.Chains(nil, key, at+600*second))
+		}
+	}
+}
+
 // TestForgets is that what was idle for an hour is no clock of now, also when
 // the ms of the records, modulo 2^32, have come round.
 func TestForgets(t *testing.T) {

@@ -183,7 +183,8 @@ func TestSource(t *testing.T) {
 	}{
 		{
 			"accepted: the clock is ahead", newScene().closed().again(9000, 0).at(10).syn().synAck().ack(),
-			[]string{"10.000 syn 110000 validated"}, func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed = 2, 2, 2 },
+			[]string{"10.000 syn 110000 validated"},
+			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed = 2, 2, 2 },
 		},
 		{
 			"refused, and accepted after the client's RST",
@@ -283,7 +284,8 @@ func TestSource(t *testing.T) {
 		},
 		{
 			"nobody listens", newScene().closed().again(9000, 0).at(100).syn().segment(false, capture.RST|capture.ACK, 0, 9001, 0),
-			[]string{"100.000 syn 200000"}, func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.Denied = 2, 1, 1, 1 },
+			[]string{"100.000 syn 200000"},
+			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.Denied = 2, 1, 1, 1 },
 		},
 		{
 			"a handshake within Hold, its SYN repeated", newScene().closed().again(9000, 0).at(300).syn().at(301).syn().synAck().at(302.5).synAck().ack(),
@@ -447,7 +449,8 @@ func TestPartial(t *testing.T) {
 		{"only clients", full().keep(fromClient), []string{"1.000 syn 101000 validated", "10.000 syn 60000"}, "no packets of the servers: refusals cannot be seen"},
 		{
 			"only clients, one of which sends an ACK that anybody could", full().again(20_000, 0).at(300).syn().ack().ack().keep(fromClient),
-			[]string{"1.000 syn 101000 validated", "10.000 syn 60000", "300.000 syn 400000"}, "no packets of the servers: refusals cannot be seen",
+			[]string{"1.000 syn 101000 validated", "10.000 syn 60000", "300.000 syn 400000"},
+			"no packets of the servers: refusals cannot be seen",
 		},
 		{"only servers", full().keep(func(i int, g *capture.Segment) bool { return !fromClient(i, g) }), nil, "the packets of the clients are missing"},
 		{"from the middle", full().keep(func(i int, _ *capture.Segment) bool { return i > 0 }), []string{"10.010 syn 60010 validated"}, "1 SYNs were refused by connections that are not in the capture"},

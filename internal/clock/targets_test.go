@@ -214,7 +214,7 @@ func TestTargets(t *testing.T) {
 	}
 	var out strings.Builder
 	for _, part := range parts() {
-		fmt.Fprintf(&out, "\n## %s\n\n%s\n%s", part.title, part.text, tableHead())
+		fmt.Fprintf(&out, "\n## %s\n\n%s\n\n%s", part.title, part.text, tableHead())
 		for _, c := range part.cases {
 			t.Run(part.title+"/"+c.name, func(t *testing.T) {
 				o := c.play(t, *runsFlag)

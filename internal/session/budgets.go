@@ -9,20 +9,16 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/twscope/twscope/internal/diagnose"
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/kernel"
 	"github.com/twscope/twscope/internal/ports"
 	"github.com/twscope/twscope/internal/probe"
 )
 
-// budgets is the analysis between the reader and the log: it keeps the port
-// budgets, explains failed connects by them, and has the findings follow the
-// events that they are drawn from. Only the goroutine that reads uses it.
+// budgets keeps the port budgets and explains failed connects by them.
 type budgets struct {
 	session *session
 	book    *ports.Book
-	engine  *diagnose.Engine
 	goes    map[uint32]bool   // processes by whether they are built by Go
 	opened  int64             // ns: when the open connections were listed last
 	listing time.Duration     // what that took
@@ -61,8 +57,7 @@ func newBudgets(s *session) *budgets {
 			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
 			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts.Filters, s.probe.Rung(probe.Census) != probe.None),
 		}),
-		engine: diagnose.New(),
-		goes:   map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
+		goes: map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
 	}
 }
 
@@ -88,8 +83,8 @@ func unfed(f *probe.Filters, census bool) []string {
 	return u
 }
 
-// Put takes an event on its way to the log.
-func (b *budgets) Put(ev event.Event) {
+// take brings in an event, and explains it if it is a failure.
+func (b *budgets) take(ev event.Event) {
 	switch e := ev.(type) {
 	case *event.TimeWait:
 		b.book.Enter(e)
@@ -103,22 +98,6 @@ func (b *budgets) Put(ev event.Event) {
 		b.book.Census(e)
 	case *event.ConnectFail:
 		b.explain(e)
-	}
-	b.log(ev)
-}
-
-// log writes an event and the findings that follow from it. What the log does
-// not take is not followed, so that a replay finds the same.
-func (b *budgets) log(ev event.Event) {
-	if b.session.writer.Put(ev) {
-		b.follow(ev)
-	}
-}
-
-// follow writes the findings that follow from an event.
-func (b *budgets) follow(ev event.Event) {
-	for _, f := range b.engine.Feed(ev) {
-		b.session.writer.Put(f)
 	}
 }
 
@@ -215,7 +194,7 @@ func (b *budgets) tell() {
 		return
 	}
 	d.Namespaces = b.namespaces(d)
-	b.log(d)
+	b.session.analysis.log(d)
 }
 
 // namespaces tells what decides in the namespaces that a list names, in their

@@ -50,7 +50,7 @@ func (c *counterRung) now(s *session) {
 				Where:  counter.Where, Counter: counter.Counter, Count: n,
 			}
 			e.NetNS = inode
-			s.budgets.log(e)
+			s.analysis.log(e)
 		}
 	}
 }

@@ -27,6 +27,7 @@ type namespaces struct {
 	session *session
 	root    fs.FS
 	known   map[uint32]*namespace
+	listens *listens
 }
 
 type namespace struct {
@@ -34,6 +35,7 @@ type namespace struct {
 	sysctls map[string]string
 	census  event.NamespaceCensus
 	next    survey // at the next visit
+	listens listenBook
 }
 
 // look is what one visit to a namespace finds.
@@ -58,7 +60,8 @@ const (
 )
 
 func newNamespaces(s *session) *namespaces {
-	return &namespaces{session: s, root: os.DirFS("/"), known: map[uint32]*namespace{}}
+	root := os.DirFS("/")
+	return &namespaces{session: s, root: root, known: map[uint32]*namespace{}, listens: newListens(s, root)}
 }
 
 // first finds the namespaces that are there at the start and counts their
@@ -133,6 +136,7 @@ func (n *namespaces) add(l look, younger bool) {
 		Namespace: l.namespace, sysctls: l.sysctls, census: l.snapshot.Summary(inode),
 	}
 	s.account.Open(inode, l.seen, l.counters, s.seen(inode), younger)
+	n.listens.open(n.known[inode], l.counters)
 	s.budgets.learn(l)
 }
 
@@ -215,12 +219,13 @@ func (n *namespaces) compare(looks []look) {
 		known := n.known[inode]
 		if known == nil {
 			n.add(l, true)
-			n.session.reader.Census(n.session.budgets, l.snapshot)
+			n.session.reader.Census(n.session.analysis, l.snapshot)
 			continue
 		}
 		known.Namespace = l.namespace
 		n.tellChanges(known, l.sysctls)
 		n.session.account.Update(inode, l.counters, n.session.seen(inode))
+		n.listens.look(known, l.counters, n.session.analysis.log)
 		n.session.budgets.learn(l)
 		known.next = surveyNone
 		if !l.recounted && n.session.budgets.drifted(l) {
@@ -231,6 +236,7 @@ func (n *namespaces) compare(looks []look) {
 		if !there[inode] {
 			n.session.account.Gone(inode)
 			n.session.budgets.forget(inode)
+			n.session.refusals.judge.Forget(inode)
 			delete(n.known, inode)
 		}
 	}
@@ -240,7 +246,7 @@ func (n *namespaces) compare(looks []look) {
 func (n *namespaces) tellChanges(known *namespace, now map[string]string) {
 	for _, name := range names(known.sysctls, now) {
 		if was, is := known.sysctls[name], now[name]; was != is {
-			n.session.budgets.log(&event.SysctlChange{
+			n.session.analysis.log(&event.SysctlChange{
 				Header: event.Header{Time: n.session.reader.Stamp()},
 				NetNS:  known.Inode, Name: name, Old: was, New: is,
 			})
@@ -272,9 +278,11 @@ func (n *namespaces) update() {
 		switch {
 		case err == nil:
 			n.session.account.Update(inode, counters, n.session.seen(inode))
+			n.listens.look(ns, counters, n.session.analysis.log)
 		case errors.Is(err, kernel.ErrNamespaceGone):
 			n.session.account.Gone(inode)
 			n.session.budgets.forget(inode)
+			n.session.refusals.judge.Forget(inode)
 			delete(n.known, inode)
 		default:
 			n.complain(look{namespace: ns.Namespace, err: err})

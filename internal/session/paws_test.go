@@ -28,6 +28,7 @@ type natted struct {
 	clients []*lab.Host
 	server  *lab.Host
 	outer   *lab.Link
+	inner   []*lab.Link // by client
 	target  netip.AddrPort
 	capture *lab.Capture // on the server's end
 	before  lab.Counters // of the server
@@ -43,20 +44,30 @@ const (
 
 func newNATted(t *testing.T, name string, which int) *natted {
 	t.Helper()
+	return makeNATted(t, name, which, 2, lab.MasqOptions{PortLow: natPortLow, PortHigh: natPortHigh, FullyRandom: true})
+}
+
+func makeNATted(t *testing.T, name string, which, clients int, masq lab.MasqOptions) *natted {
+	t.Helper()
 	l := must1[*lab.Lab](t)(lab.New(t.Context(), "nat-"+name, lab.Named()))
 	t.Cleanup(func() { must(t, l.Close()) })
-	hosts := must1[[]*lab.Host](t)(l.Hosts("gw", "server", "client0", "client1"))
+	names := []string{"gw", "server"}
+	for i := range clients {
+		names = append(names, fmt.Sprintf("client%d", i))
+	}
+	hosts := must1[[]*lab.Host](t)(l.Hosts(names...))
 	gw := hosts[0]
 	n := &natted{name: name, server: hosts[1], clients: hosts[2:]}
 	n.outer = must1[*lab.Link](t)(l.Link(t.Context(), gw, n.server, "10.9.0.0/24", "fd00:9::/64"))
 	must(t, gw.Forward())
-	must(t, gw.Masquerade(&n.outer.A, lab.MasqOptions{PortLow: natPortLow, PortHigh: natPortHigh, FullyRandom: true}))
+	must(t, gw.Masquerade(&n.outer.A, masq))
 	must(t, gw.ConntrackTimeWait(time.Second))
 	for i, c := range n.clients {
 		inner := must1[*lab.Link](t)(l.Link(t.Context(), c, gw,
 			fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
 		must(t, c.Route("0.0.0.0/0", inner.B.Addr4()))
 		must(t, c.Route("::/0", inner.B.Addr6()))
+		n.inner = append(n.inner, inner)
 	}
 	f := families(&n.outer.A, &n.outer.B)[which]
 	network := "tcp4"

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,9 @@ type Options struct {
 	// Destinations is how many a destinations event lists, and MaxDestinations
 	// for how many a budget is kept; 0: 20 and 10,000.
 	Destinations, MaxDestinations int
+	// Sources is how many a sources event lists, and MaxSources how many are
+	// kept; 0: 20 and 65,536.
+	Sources, MaxSources int
 	// Hangup asks for the log to be opened again (SIGHUP).
 	Hangup <-chan os.Signal
 	Logger zerolog.Logger // diagnostics
@@ -57,7 +61,10 @@ type Report struct {
 	Took       time.Duration // from start to attached
 }
 
-const defaultDestinations = 20
+const (
+	defaultDestinations = 20
+	defaultSources      = 20
+)
 
 // DefaultKinds are written unless --events says otherwise: all but
 // time_wait_end and syn, which cost more than they tell most people.
@@ -81,16 +88,18 @@ type session struct {
 	reader *probe.Reader
 	writer *eventlog.Writer
 
-	account *observe.Account
-	hosts   *namespaces
-	budgets *budgets
-	told    losses
-	missing uint64 // TIME_WAIT sockets that no program has seen
-	counter counterRung
-	shedder probe.Shedder
-	start   atomic.Pointer[event.Start]
-	recycle []event.ConfigLine // that set tcp_tw_recycle
-	stepped time.Duration      // step of the wall clock already noted
+	account  *observe.Account
+	hosts    *namespaces
+	analysis *analysis
+	budgets  *budgets
+	refusals *refusals
+	told     losses
+	missing  uint64 // TIME_WAIT sockets that no program has seen
+	counter  counterRung
+	shedder  probe.Shedder
+	start    atomic.Pointer[event.Start]
+	recycle  []event.ConfigLine // that set tcp_tw_recycle
+	stepped  time.Duration      // step of the wall clock already noted
 
 	// work is what other goroutines want done by the one that reads.
 	work chan func()
@@ -105,6 +114,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if opts.Destinations == 0 {
 		opts.Destinations = defaultDestinations
 	}
+	if opts.Sources == 0 {
+		opts.Sources = defaultSources
+	}
 	s := &session{opts: opts, log: opts.Logger, began: time.Now(), work: make(chan func(), 16)}
 	if err := s.open(); err != nil {
 		return err
@@ -116,7 +128,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 func (s *session) open() error {
 	var err error
 	s.probe, err = probe.Open(probe.Config{
-		Kinds: recordKinds(s.opts.Kinds), Rung: s.opts.Rung, Filters: s.opts.Filters,
+		Kinds: recordKinds(s.opts.Kinds), SYNQuota: synQuota(s.opts.Kinds), Rung: s.opts.Rung, Filters: s.opts.Filters,
 		RingBytes: s.opts.RingBytes, Facts: s.opts.Facts, Cgroups: s.opts.Cgroups,
 	})
 	if err != nil {
@@ -128,7 +140,12 @@ func (s *session) open() error {
 	s.account = observe.NewAccount(s.coverage())
 	s.counter = newCounterRung(s.probe)
 	s.hosts = newNamespaces(s)
+	s.analysis = newAnalysis(s)
 	s.budgets = newBudgets(s)
+	if s.refusals, err = newRefusals(s); err != nil {
+		s.probe.Close()
+		return err
+	}
 	s.budgets.listeners()
 	snapshots, err := s.hosts.first()
 	if err != nil {
@@ -142,9 +159,9 @@ func (s *session) open() error {
 		s.probe.Close()
 		return err
 	}
-	s.budgets.follow(s.startEvent(0)) // the log has written it
+	s.analysis.follow(s.startEvent(0)) // the log has written it
 	for _, snap := range snapshots {
-		s.reader.Census(s.budgets, snap)
+		s.reader.Census(s.analysis, snap)
 	}
 	// the kernel's type information, read to load the programs, is garbage now,
 	// and an idle daemon would keep it for long
@@ -201,17 +218,36 @@ func recordKinds(kinds []event.Kind) []bpf.Kind {
 			records = append(records, bpf.KindTWReuse, bpf.KindTimeWait, bpf.KindConnected)
 		case event.KindConnectFail:
 			records = append(records, bpf.KindConnectFail)
-		case event.KindDestinations, event.KindFinding:
+		case event.KindDestinations:
 			records = append(records, bpf.KindTimeWait, bpf.KindTWReuse, bpf.KindConnected, bpf.KindConnectFail)
+		case event.KindSources:
+			records = append(records, bpf.KindTimeWait, bpf.KindSYN, bpf.KindPAWSReject, bpf.KindSYNReject)
+		case event.KindFinding:
+			records = append(records, recordKinds([]event.Kind{event.KindDestinations, event.KindSources, event.KindSYNRefused})...)
 		case event.KindSYN:
 			records = append(records, bpf.KindSYN)
 		case event.KindSYNRefused:
 			records = append(records, bpf.KindSYNRefused)
 		case event.KindPAWSReject:
 			records = append(records, bpf.KindPAWSReject)
+		case event.KindSYNReject:
+			records = append(records, bpf.KindSYNReject)
 		}
 	}
 	return records
+}
+
+// synsPerCPU is how many SYNs a second each CPU hands over when nobody asks for
+// their events: enough to know the clocks of the sources by, and at full rate
+// a small part of what twscope costs.
+const synsPerCPU = 1000
+
+// synQuota is for probe.Config: 0, all, if every SYN is to be a line.
+func synQuota(kinds []event.Kind) uint32 {
+	if slices.Contains(kinds, event.KindSYN) {
+		return 0
+	}
+	return synsPerCPU
 }
 
 // loop reads until the end, with everything else in between.
@@ -237,12 +273,14 @@ func (s *session) loop(ctx context.Context) error {
 			nextStats = nextStats.Add(s.opts.StatsInterval)
 			s.writeStats()
 			s.budgets.tell()
+			s.refusals.tell()
 		}
 		s.budgets.hurry()
+		s.refusals.hurry()
 		s.counter.poll(s)
 		s.shed()
 	}
-	err := s.reader.Run(ctx, s.budgets, idle)
+	err := s.reader.Run(ctx, s.analysis, idle)
 	cancel(nil)
 	s.waitWatch(watched)
 	return errors.Join(err, s.stop(reason(ctx, err)))
@@ -314,16 +352,17 @@ func reason(ctx context.Context, err error) string {
 // writes the stop event.
 func (s *session) stop(reason string) error {
 	s.hosts.update()
-	if err := s.reader.Drain(s.budgets); err != nil {
+	if err := s.reader.Drain(s.analysis); err != nil {
 		s.log.Error().Err(err).Msg("read what is left in the ring")
 	}
 	s.hosts.updateReused()
 	s.counter.now(s)
 	s.budgets.tell()
+	s.refusals.tell()
 	s.writeLosses()
 	// so that the stop event counts the lines that are on disk
 	err := s.writer.Flush()
-	s.budgets.log(&event.Stop{Stats: s.stats(), Reason: reason})
+	s.analysis.log(&event.Stop{Stats: s.stats(), Reason: reason})
 	return err
 }
 

@@ -77,6 +77,7 @@ func kindNames() map[bpf.Kind]event.Kind {
 		bpf.KindSYN:         event.KindSYN,
 		bpf.KindSYNRefused:  event.KindSYNRefused,
 		bpf.KindPAWSReject:  event.KindPAWSReject,
+		bpf.KindSYNReject:   event.KindSYNReject,
 	}
 }
 
@@ -133,7 +134,7 @@ func (s *session) writeStats() {
 	s.hosts.update()
 	s.writeLosses()
 	st := s.stats()
-	s.budgets.log(&st)
+	s.analysis.log(&st)
 }
 
 // source is where in the kernel side or the reader something was lost.
@@ -223,7 +224,7 @@ func (s *session) writeLosses() {
 		if at.of != event.KindUnknown {
 			ev.Of = at.of.String()
 		}
-		s.budgets.log(ev)
+		s.analysis.log(ev)
 		s.log.Warn().Str("hop", ev.Hop).Str("of", ev.Of).Uint64("count", ev.Count).Msg(ev.Why)
 	}
 }

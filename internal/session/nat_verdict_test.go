@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/lab"
+	"github.com/twscope/twscope/internal/probe"
+	"github.com/twscope/twscope/internal/session"
+)
+
+// natRow is one way to share an address. The truth about each SYN is which
+// socket of which client sent it, read from captures on the clients.
+type natRow struct {
+	name       string
+	clients    int
+	timestamps string // tcp_timestamps of the clients
+	random     bool   // --random-fully
+	refused    bool   // by PAWS, on kernels with a clock for each 4-tuple
+	*natted
+	captures []*lab.Capture // on the clients
+	senders  map[synID]netip.AddrPort
+	slow     int // connects of more than 0.9 s
+}
+
+// synID is what a NAT leaves alone of a SYN. Without timestamps the sequence
+// number alone must do.
+type synID struct{ seq, tsval uint32 }
+
+func natRows() []*natRow {
+	return []*natRow{
+		{name: "two-hosts-random", clients: 2, timestamps: "1", random: true, refused: true},
+		{name: "one-host-random", clients: 1, timestamps: "1", random: true, refused: true},
+		{name: "two-hosts", clients: 2, timestamps: "1", refused: true},
+		{name: "one-clock", clients: 2, timestamps: "2", random: true},
+		{name: "no-timestamps", clients: 2, timestamps: "0", random: true},
+	}
+}
+
+const (
+	rowConnections = 400 // per client
+	rowPorts       = 200
+	rowRate        = 150 // connections per second and client
+)
+
+func (r *natRow) setUp(t *testing.T, number int) {
+	t.Helper()
+	r.natted = makeNATted(t, fmt.Sprintf("row%d", number), 0, r.clients,
+		lab.MasqOptions{PortLow: 20000, PortHigh: 20000 + rowPorts - 1, FullyRandom: r.random})
+	for i, c := range r.natted.clients {
+		must(t, c.Sysctl("net.ipv4.tcp_timestamps", r.timestamps))
+		if r.timestamps == "2" {
+			must(t, r.server.Sysctl("net.ipv4.tcp_timestamps", "2"))
+		}
+		r.captures = append(r.captures, must1[*lab.Capture](t)(r.inner[i].A.Capture()))
+	}
+}
+
+// load makes the connections; what follows is the truth.
+func (r *natRow) load(t *testing.T) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, c := range r.natted.clients {
+		wg.Go(func() {
+			res, err := c.Run(t.Context(), lab.Load{
+				Targets: []netip.AddrPort{r.target}, Connections: few(rowConnections, 150), Concurrency: 10, Rate: rowRate,
+			})
+			if err != nil || res.Connected == 0 {
+				t.Errorf("%s: %+v, %v", c.Name(), res, err)
+				return
+			}
+			mu.Lock()
+			r.slow += res.Slower(900 * time.Millisecond)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	got := must1[lab.Captured](t)(r.capture.Finish())
+	r.segments, r.after = got.Segments, must1[lab.Counters](t)(r.server.Netstat())
+	r.senders = map[synID]netip.AddrPort{}
+	for _, c := range r.captures {
+		inner := must1[lab.Captured](t)(c.Finish())
+		if inner.Lost != 0 || got.Lost != 0 {
+			t.Fatalf("%s: the captures lost %d and %d packets", r.name, inner.Lost, got.Lost)
+		}
+		for _, s := range inner.Segments {
+			if s.Outgoing && s.Has(lab.SYN) {
+				r.senders[synID{s.Seq, s.TSval}] = s.Src
+			}
+		}
+	}
+}
+
+// shared returns the refused SYNs, by what the NAT left alone, and whether
+// another socket had the 4-tuple before.
+func (r *natRow) shared() map[synID]bool {
+	truth := map[synID]bool{}
+	holder := map[netip.AddrPort]netip.AddrPort{}
+	for i, s := range r.segments {
+		if s.Outgoing || !s.Has(lab.SYN) {
+			continue
+		}
+		id := synID{s.Seq, s.TSval}
+		sender := r.senders[id]
+		if r.accepted(i) {
+			holder[s.Src] = sender
+			continue
+		}
+		truth[id] = holder[s.Src].IsValid() && holder[s.Src] != sender
+	}
+	return truth
+}
+
+// check holds the verdicts against the truth and returns a line of the table.
+func (r *natRow) check(t *testing.T, l log) string {
+	t.Helper()
+	truth := r.shared()
+	blamed, right, known := 0, 0, 0
+	missed := map[string]int{}
+	counter, after := pawsInTimeWait(r.after)
+	_, before := pawsInTimeWait(r.before)
+	events := of(l, func(e *event.PAWSReject) bool { return uint64(e.NetNS) == r.server.Inode() })
+	if uint64(len(events)) != after-before {
+		t.Errorf("%s: %d lines, the kernel counted %d %s", r.name, len(events), after-before, counter)
+		t.Logf("%+v", l.stopEvent(t).Stats)
+	}
+	for _, e := range events {
+		nat, ok := truth[synID{e.Seq, e.TSval}]
+		if !ok {
+			t.Errorf("%s: no SYN in the capture is %+v", r.name, *e)
+		}
+		if e.Verdict == event.VerdictNone {
+			t.Errorf("%s: no verdict: %+v", r.name, *e)
+		}
+		if nat {
+			known++
+			if e.Verdict != event.VerdictNATPortRewrite && e.Verdict != event.VerdictNATMultiClock {
+				missed[e.Verdict.String()+": "+e.Because]++
+			}
+		}
+		if e.Verdict == event.VerdictNATPortRewrite || e.Verdict == event.VerdictNATMultiClock {
+			blamed++
+			if nat {
+				right++
+			}
+		}
+	}
+	rejects := of(l, func(e *event.SYNReject) bool { return uint64(e.NetNS) == r.server.Inode() })
+	for _, e := range rejects {
+		if _, ok := truth[synID{e.Seq, e.TSval}]; !ok || e.Verdict != event.VerdictSeqReject {
+			t.Errorf("%s: %+v, want a SYN of the capture, refused for its sequence number", r.name, *e)
+		}
+	}
+	ratio := func(a, b int) float64 {
+		if b == 0 {
+			return 1
+		}
+		return float64(a) / float64(b)
+	}
+	precision, recall := ratio(right, blamed), ratio(right, known)
+	if precision < 0.99 || known >= 100 && recall < 0.98 {
+		t.Errorf("%s: precision %.3f, recall %.3f of %d, want 0.99 and 0.98; missed: %v", r.name, precision, recall, known, missed)
+	}
+	return fmt.Sprintf("| %s | %d | %d | %d | %.3f | %.3f | %d | %d |",
+		r.name, r.clients*few(rowConnections, 150), len(events), blamed, precision, recall, len(rejects), r.slow)
+}
+
+// TestNATVerdicts: clients behind a gateway that gives out 200 ports again
+// after a second, towards a server that closes first and keeps TIME_WAIT for
+// 60 s.
+func TestNATVerdicts(t *testing.T) {
+	rows := natRows()
+	for i, r := range rows {
+		r.setUp(t, i)
+	}
+	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
+	if w.rung(probe.PAWSTimeWait) == probe.Counter {
+		t.Skip("this rung counts refusals and sees none")
+	}
+	w.matrix(probe.PAWSTimeWait)
+	var wg sync.WaitGroup
+	for _, r := range rows {
+		wg.Go(func() { r.load(t) })
+	}
+	wg.Wait()
+	l := w.stop()
+	lines := "\n| row | conns | PAWS refusals | blamed on a NAT | precision | recall | sequence refusals | connects > 0.9 s |\n|---|---|---|---|---|---|---|---|\n"
+	for _, r := range rows {
+		lines += r.check(t, l) + "\n"
+	}
+	t.Log(lines)
+	for _, f := range of(l, func(f *event.Finding) bool { return f.State == event.FindingOpen }) {
+		for _, r := range rows {
+			if uint64(f.Subject.NetNS) == r.server.Inode() {
+				t.Logf("%s: %s: %s", r.name, f.Code, f.Summary)
+			}
+		}
+	}
+}

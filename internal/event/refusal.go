@@ -149,14 +149,14 @@ type Source struct {
 }
 
 // UnmarshalJSON reads a source.
-func (s *Source) UnmarshalJSON(raw []byte) error {
+func (y *Source) UnmarshalJSON(raw []byte) error {
 	type plain Source // without methods
 	var p plain
 	if err := json.Unmarshal(raw, &p); err != nil {
 		return err
 	}
-	*s = Source(p)
-	s.Raddr, s.Laddr = cleanAddr(s.Raddr), cleanAddr(s.Laddr)
+	*y = Source(p)
+	y.Raddr, y.Laddr = cleanAddr(y.Raddr), cleanAddr(y.Laddr)
 	return nil
 }
 

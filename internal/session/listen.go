@@ -60,7 +60,7 @@ func (s *listens) open(ns *namespace, counters kernel.Counters) {
 
 // look logs what was dropped since the look before, if anything was. counters
 // are the namespace's as just read.
-func (s *listens) look(ns *namespace, counters kernel.Counters, log func(event.Event)) {
+func (s *listens) look(ns *namespace, counters kernel.Counters) {
 	if s.excludes(ns.Inode) || !ns.listens.stirred(counters) {
 		return
 	}
@@ -70,7 +70,7 @@ func (s *listens) look(ns *namespace, counters kernel.Counters, log func(event.E
 		if e.Local.IsValid() {
 			e.Owner = s.session.reader.ListenerOwner(e.NetNS, e.Local)
 		}
-		log(&e)
+		s.session.analysis.log(&e)
 	}
 }
 

@@ -225,7 +225,7 @@ func (n *namespaces) compare(looks []look) {
 		known.Namespace = l.namespace
 		n.tellChanges(known, l.sysctls)
 		n.session.account.Update(inode, l.counters, n.session.seen(inode))
-		n.listens.look(known, l.counters, n.session.analysis.log)
+		n.listens.look(known, l.counters)
 		n.session.budgets.learn(l)
 		known.next = surveyNone
 		if !l.recounted && n.session.budgets.drifted(l) {
@@ -278,7 +278,7 @@ func (n *namespaces) update() {
 		switch {
 		case err == nil:
 			n.session.account.Update(inode, counters, n.session.seen(inode))
-			n.listens.look(ns, counters, n.session.analysis.log)
+			n.listens.look(ns, counters)
 		case errors.Is(err, kernel.ErrNamespaceGone):
 			n.session.account.Gone(inode)
 			n.session.budgets.forget(inode)

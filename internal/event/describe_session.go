@@ -2,6 +2,12 @@
 
 package event
 
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
 func describeStart() description {
 	texts := typed("string", "")
 	return plain[Start](KindStart, "the first line of a run and of each file of it", []member{
@@ -69,7 +75,25 @@ func describeStats() description {
 func describeStop() description {
 	return plain[Stop](KindStop, "the last line of a run, with its final account",
 		totalsMembers(func(t *Stop) *Stats { return &t.Stats }),
-		[]member{str("reason", "what ended the run", func(t *Stop) *string { return &t.Reason })})
+		[]member{str("reason", "what ended the run", func(t *Stop) *string { return &t.Reason })},
+		opt(field("verdict", conclusionSchema(), func(t *Stop) *json.RawMessage { return &t.Conclusion }, parseObject)))
+}
+
+func parseObject(raw []byte) (json.RawMessage, error) {
+	if raw[0] != '{' {
+		return nil, fmt.Errorf("%s is not an object", raw)
+	}
+	return bytes.Clone(raw), nil
+}
+
+func reconciliationSchema() map[string]any {
+	return object("one counter of one network namespace", append([]member{
+		inner(nameNetNS, countSchema[uint32]("inode of the network namespace")),
+		inner("counter", typed("string", "name in /proc/net/netstat")),
+		inner("kernel", typed("integer", "growth of the counter")),
+		inner("twscope", typed("integer", "how many twscope saw")),
+		inner("difference", typed("integer", "kernel - twscope")),
+	}, opt(inner("why", typed("string", "how the kernel's counting differs; left out: it does not")))...))
 }
 
 func totalsMembers[E Event](at func(E) *Stats) []member {
@@ -82,13 +106,7 @@ func totalsMembers[E Event](at func(E) *Stats) []member {
 		value("written", mapOf("kind of event: lines written", counts), func(ev E) *map[string]uint64 { return &at(ev).Written }),
 		value("lost", mapOf("hop: how many were lost there", counts), func(ev E) *map[string]uint64 { return &at(ev).Lost }),
 		value("reconcile", listOf("our counts beside the kernel's own",
-			object("one counter of one network namespace", append([]member{
-				inner(nameNetNS, countSchema[uint32]("inode of the network namespace")),
-				inner("counter", typed("string", "name in /proc/net/netstat")),
-				inner("kernel", typed("integer", "growth of the counter")),
-				inner("twscope", typed("integer", "how many twscope saw")),
-				inner("difference", typed("integer", "kernel - twscope")),
-			}, opt(inner("why", typed("string", "how the kernel's counting differs; left out: it does not")))...))),
+			reconciliationSchema()),
 			func(ev E) *[]Reconciliation { return &at(ev).Reconcile }),
 		integer("clock_step_ms", "ms by which the wall clock was stepped since the start: wall clock now minus the log's clock",
 			func(ev E) *int64 { return &at(ev).ClockStepMS }),

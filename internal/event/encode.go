@@ -43,15 +43,18 @@ func NewEncoder() *Encoder {
 // tails are left out and the line says "truncated": true. An event of another
 // package that is too long is replaced by a loss event of the hop "encode".
 func (e *Encoder) Append(dst []byte, ev Event) []byte {
-	n := len(dst)
+	n, most := len(dst), MaxLine
+	if r, ok := ev.(interface{ room() int }); ok {
+		most = r.room()
+	}
 	dst = e.line(dst, ev)
-	if len(dst)-n <= MaxLine {
+	if len(dst)-n <= most {
 		return dst
 	}
 	if s, ok := ev.(shortener); ok {
 		for keep := 1 << 12; ; keep /= 2 {
 			dst = e.line(dst[:n], s.shorten(keep))
-			if len(dst)-n <= MaxLine {
+			if len(dst)-n <= most {
 				return dst
 			}
 			if keep == 0 {

@@ -302,6 +302,55 @@ func TestLongLines(t *testing.T) {
 	eventtest.Validate(t, line)
 }
 
+// TestConclusionFits has a conclusion added to a stop event that was cut before
+// it was drawn: nothing more is cut then, so a reader draws the same one.
+func TestConclusionFits(t *testing.T) {
+	stop := &event.Stop{Stats: event.Stats{Header: at("2026-11-22T12:00:00Z")}, Reason: "SIGINT"}
+	for i := range 1000 {
+		stop.Reconcile = append(stop.Reconcile, event.Reconciliation{NetNS: uint32(i), Counter: "TW", Why: strings.Repeat("w", 50)})
+	}
+	enc := event.NewEncoder()
+	bare, err := enc.Canonical(stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := *bare.(*event.Stop)
+	head := `{"answer":"`
+	full.Conclusion = json.RawMessage(head + strings.Repeat("x", event.MaxConclusion-len(head)-len(`"}`)) + `"}`)
+	line := enc.Append(nil, &full)
+	if len(line) > event.MaxLine {
+		t.Errorf("%d bytes", len(line))
+	}
+	got, err := event.Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&full, got, compare); diff != "" {
+		t.Errorf("decoded event differs (-want +got):\n%s", diff)
+	}
+	if n := len(full.Reconcile); n < 100 || n == 1000 {
+		t.Errorf("%d counters are left", n)
+	}
+}
+
+func TestBadConclusions(t *testing.T) {
+	for name, raw := range map[string]string{
+		"none": "", "no JSON": "{", "no object": "[1]", "two lines": "{\n}", "too long": `{"a":"` + strings.Repeat("x", event.MaxConclusion) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			line := event.NewEncoder().Append(nil, &event.Stop{Reason: "SIGINT", Conclusion: json.RawMessage(raw)})
+			eventtest.Validate(t, line)
+			if bytes.Contains(line, []byte("verdict")) {
+				t.Errorf("got %s", line)
+			}
+		})
+	}
+	line := `{"time":"2026-01-02T03:04:05.000000006Z","event":"stop","reason":"x","uptime_ms":1,"seen":{},"written":{},"lost":{},"reconcile":[],"clock_step_ms":0,"verdict":[]}`
+	if _, err := event.Decode([]byte(line)); err == nil || !strings.Contains(err.Error(), `member "verdict"`) {
+		t.Errorf("a verdict that is no object: %v", err)
+	}
+}
+
 func TestLongDestinations(t *testing.T) {
 	d := &event.Destinations{Header: at("2026-11-22T12:00:00Z"), List: make([]event.Destination, 1000), Omitted: 7}
 	for i := range d.List {

@@ -3,6 +3,8 @@
 package event
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -119,10 +121,27 @@ func (t *Stop) members(e *zerolog.Event, s *scratch) {
 	s.begin(e, t.Time, KindStop)
 	e.Str("reason", text(t.Reason))
 	t.totals(e)
+	if len(t.Conclusion) <= MaxConclusion && isObject(t.Conclusion) {
+		e.RawJSON("verdict", t.Conclusion)
+	}
+}
+
+// isObject tells whether raw is a JSON object on one line.
+func isObject(raw json.RawMessage) bool {
+	return len(raw) > 0 && raw[0] == '{' && json.Valid(raw) && !bytes.ContainsAny(raw, "\n\r")
 }
 
 func (t *Stop) shorten(keep int) Event {
-	return &Stop{Stats: *t.Stats.shorten(keep).(*Stats), Reason: t.Reason}
+	return &Stop{Stats: *t.Stats.shorten(keep).(*Stats), Reason: t.Reason, Conclusion: t.Conclusion}
+}
+
+// room leaves as much as the conclusion may take to one that is still to be
+// drawn.
+func (t *Stop) room() int {
+	if len(t.Conclusion) == 0 {
+		return MaxLine - MaxConclusion
+	}
+	return MaxLine
 }
 
 // sysctlText joins the fields of a sysctl by one space, as sysctl(8) is

@@ -2,6 +2,8 @@
 
 package event
 
+import "encoding/json"
+
 // Start is the first line of a run and of every file of it.
 type Start struct {
 	Header
@@ -95,4 +97,14 @@ type Stats struct {
 type Stop struct {
 	Stats
 	Reason string // such as "SIGINT", "SIGTERM", "duration", "error: ..."
+	// Conclusion is what the run found, a JSON object of at most
+	// MaxConclusion bytes, as package verdict makes and reads it; nil: nobody
+	// has drawn one. JSON member "verdict".
+	Conclusion json.RawMessage
 }
+
+// MaxConclusion is the length of the longest Conclusion, in bytes. The rest of
+// a stop event is cut to what it leaves of MaxLine, whether there is one or
+// not, so that a conclusion can be drawn from a stop event and then be added
+// to it.
+const MaxConclusion = 24 << 10

@@ -60,7 +60,7 @@ func Random(r *rand.Rand, k event.Kind) event.Event {
 		s := g.stats(h)
 		return &s
 	case event.KindStop:
-		return &event.Stop{Stats: g.stats(h), Reason: g.word()}
+		return &event.Stop{Stats: g.stats(h), Reason: g.word(), Conclusion: g.conclusion()}
 	}
 	panic("no events of kind " + k.String())
 }

@@ -3,6 +3,7 @@
 package eventtest
 
 import (
+	"encoding/json"
 	"net/netip"
 
 	"github.com/twscope/twscope/internal/event"
@@ -76,4 +77,37 @@ func (g generator) destinations(h event.Header) event.Event {
 		e.Namespaces = append(e.Namespaces, n)
 	}
 	return e
+}
+
+// conclusion returns a verdict with the members that each has, and nil half of
+// the time.
+func (g generator) conclusion() json.RawMessage {
+	if g.bool() {
+		return nil
+	}
+	type object map[string]any
+	const when = "2026-11-22T12:00:00Z"
+	counts := func(names ...string) object {
+		o := object{}
+		for _, name := range names {
+			o[name] = g.Uint64()
+		}
+		return o
+	}
+	failures := counts("kernel", "no_port")
+	failures["by_cause"] = []object{{"cause": "other", "kernel": g.Uint64()}}
+	refusals := counts("syns_unanswered", "syns_stale_ack", "syns_refused_here", "segments_refused_here", "listen_drops")
+	refusals["by_verdict"] = g.counts()
+	raw, err := json.Marshal(object{
+		"schema": "1.0", "answer": g.word(), "basis": g.word(), "severity": "none", "doubts": g.list(),
+		"run":         object{"began": when, "ended": when, "duration_s": g.number(), "filters": object{g.word(): g.list()}, "earlier_runs": 0},
+		"connections": counts("made", "closed_here", "closed_there", "reset", "accepted", "role_unknown", "active_s", "mean_per_s", "peak_per_s"),
+		"time_wait":   counts("before", "entered", "peak", "reused"), "failures": failures, "refusals": refusals,
+		"destinations": []object{}, "destinations_omitted": g.Uint64(), "codes": []object{}, "findings": []object{}, "findings_omitted": 0,
+		"remedies": []object{}, "remedies_omitted": 0, "not_seen": g.list(), "lost": []object{}, "unreconciled": []object{},
+	})
+	if err != nil {
+		panic(err) // there is nothing in it that JSON has no form for
+	}
+	return raw
 }

@@ -117,6 +117,64 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// TestDated: what is of no use any more is not missed.
+func TestDated(t *testing.T) {
+	for name, play := range map[string]func(*scene){
+		"in TIME_WAIT": func(sc *scene) { sc.syn().synAck().ack().data().close() },
+		"unanswered":   func(sc *scene) { sc.syn() },
+		"closed by the client": func(sc *scene) {
+			sc.syn().synAck().ack().segment(true, capture.RST, cISN+1, 0, 0)
+		},
+	} {
+		for _, tt := range []struct {
+			apart float64 // s
+			lost  bool
+		}{{0.5, true}, {2, false}} {
+			var list segments
+			for i := range 300 {
+				sc := newScene()
+				sc.client = netip.AddrPortFrom(clientAddr.Addr(), uint16(10_000+i))
+				play(sc.at(float64(i) * tt.apart))
+				list = append(list, sc.list...)
+			}
+			s := newSource(t, &list, capture.SourceOptions{Connections: 100})
+			_, _ = tellAll(t, s)
+			want := int64(0)
+			if tt.lost {
+				want = 200
+			}
+			if got := s.Stats().Evicted; got != want {
+				t.Errorf("%s, %v s apart: %d evicted, want %d", name, tt.apart, got, want)
+			}
+		}
+	}
+}
+
+// TestRoomForHandshakes: where connections take all the room, a handshake gets
+// some even while others ask for it.
+func TestRoomForHandshakes(t *testing.T) {
+	var list segments
+	play := func(port uint16, play func(*scene)) {
+		sc := newScene()
+		sc.client = netip.AddrPortFrom(clientAddr.Addr(), port)
+		play(sc.at(float64(port) / 1000))
+		list = append(list, sc.list...)
+	}
+	for i := range uint16(16) {
+		play(1000+i, func(sc *scene) { sc.syn().synAck().ack() })
+	}
+	late := newScene().at(5)
+	list = append(list, late.syn().list...)
+	play(5001, func(sc *scene) { sc.syn() })
+	late.list = nil
+	list = append(list, late.at(5.002).synAck().ack().list...)
+	s := newSource(t, &list, capture.SourceOptions{Connections: 16})
+	_, _ = tellAll(t, s)
+	if s.Stats().Completed != 17 || s.Stats().Evicted != 2 {
+		t.Errorf("%+v", s.Stats())
+	}
+}
+
 func TestSourceOptions(t *testing.T) {
 	for _, o := range []capture.SourceOptions{{Connections: -1}, {Pending: -1}, {Connections: 1 << 30}} {
 		if _, err := capture.NewSource(&segments{}, o); err == nil {

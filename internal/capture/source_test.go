@@ -108,6 +108,20 @@ func (s *scene) oldACK() *scene { return s.segment(false, capture.ACK, sISN+2, c
 // reset is the client's answer to that.
 func (s *scene) reset() *scene { return s.segment(true, capture.RST, cISN+102, 0, 0) }
 
+// staleReset is one with a timestamp.
+func (s *scene) staleReset() *scene {
+	s.reset()
+	g := &s.list[len(s.list)-1]
+	g.Timestamps, g.TSval = true, s.clock+uint32(s.ms)
+	return s
+}
+
+// turned changes who is the client.
+func (s *scene) turned() *scene {
+	s.client, s.server = s.server, s.client
+	return s
+}
+
 // closed is a connection that ends in TIME_WAIT with the server at 2 s.
 func (s *scene) closed() *scene {
 	return s.at(1).syn().synAck().ack().at(1.5).data().at(2).close()
@@ -303,6 +317,60 @@ func TestSource(t *testing.T) {
 			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.Copies, s.RefusedPAWS = 2, 1, 1, 1, 1 },
 		},
 		{
+			"a SYN sent twice in a ms", newScene().closed().again(9000, back).at(10).syn().again(9000, back+1).syn().oldACK(),
+			[]string{"10.000 paws 60000 after 102000, -42000, 8000 ms, none", "10.000 paws 60001 after 102000, -41999, 8000 ms, ack"},
+			func(s *capture.SourceStats) {
+				s.SYNs, s.Repeated, s.Answered, s.Completed, s.RefusedPAWS = 2, 1, 1, 1, 2
+			},
+		},
+		{
+			"an ACK of something else", newScene().closed().again(9000, back).at(10).syn().segment(false, capture.ACK, sISN+2, cISN+50, 0),
+			[]string{"10.000 syn 60000"},
+			func(s *capture.SourceStats) {
+				s.SYNs, s.Answered, s.Completed, s.Unanswered, s.Undecided = 2, 1, 1, 1, 1
+			},
+		},
+		{
+			"a SYN-ACK of something else", newScene().closed().again(9000, 0).at(70).syn().segment(false, capture.SYN|capture.ACK, sISN, 5, 0),
+			[]string{"70.000 syn 170000"},
+			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.Unanswered = 2, 1, 1, 1 },
+		},
+		{
+			"acceptable, but the listener is silent for long", newScene().closed().again(9000, 0).at(10).syn().at(11).syn().at(15).segment(false, capture.SYN|capture.ACK, sISN, 5, 0).at(15.5).syn(),
+			[]string{"10.000 syn 110000"},
+			func(s *capture.SourceStats) {
+				s.SYNs, s.Repeated, s.Answered, s.Completed, s.Unanswered = 2, 2, 1, 1, 1
+			},
+		},
+		{
+			"an ACK begins the 60 s anew",
+			newScene().closed().at(50).segment(true, capture.ACK, cISN+101, sISN+2, 0).again(9000, -500_000).at(100).syn().at(101).syn().oldACK(),
+			[]string{
+				"100.000 paws 4294667296 after 102000, -402000, 98000 ms, none", "101.000 paws 4294668296 after 102000, -401000, 99000 ms, ack",
+			},
+			func(s *capture.SourceStats) {
+				s.SYNs, s.Repeated, s.Answered, s.Completed, s.RefusedPAWS = 2, 1, 1, 1, 2
+			},
+		},
+		{
+			"an RST with an old TSval kills nothing", newScene().closed().again(9000, back).at(10).staleReset().syn().at(11).syn().oldACK(),
+			[]string{"10.000 paws 60000 after 102000, -42000, 8000 ms, none", "11.000 paws 61000 after 102000, -41000, 9000 ms, ack"},
+			func(s *capture.SourceStats) {
+				s.SYNs, s.Repeated, s.Answered, s.Completed, s.RefusedPAWS = 2, 1, 1, 1, 2
+			},
+		},
+		{
+			"a stale ACK in TIME_WAIT is not taken",
+			newScene().closed().again(9000, back).at(3).segment(true, capture.ACK, cISN+102, sISN+2, 0).at(10).syn().oldACK(),
+			[]string{"10.000 paws 60000 after 102000, -42000, 8000 ms, ack"},
+			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.RefusedPAWS = 2, 1, 1, 1 },
+		},
+		{
+			"the server connects back from its port", newScene().closed().at(70).turned().syn().synAck().ack(),
+			[]string{"70.000 syn 170000 validated"},
+			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed = 2, 2, 2 },
+		},
+		{
 			"an ACK in TIME_WAIT is taken", newScene().closed().at(3).segment(true, capture.ACK, cISN+102, sISN+2, 0).again(9000, -2000).at(4).syn().oldACK(),
 			[]string{"4.000 paws 102000 after 103000, -1000, 1000 ms, ack"},
 			func(s *capture.SourceStats) { s.SYNs, s.Answered, s.Completed, s.RefusedPAWS = 2, 1, 1, 1 },
@@ -393,6 +461,11 @@ func TestTimeWait(t *testing.T) {
 			"2.000 time_wait 101000",
 		},
 		{
+			"the repeated SYN counts",
+			newScene().at(1).syn().at(2).syn().synAck().again(cISN, -500).ack().data().close(),
+			"2.000 time_wait 102000",
+		},
+		{
 			"only the client offered timestamps",
 			func() *scene {
 				s := newScene().at(1).syn()
@@ -452,6 +525,11 @@ func TestPartial(t *testing.T) {
 			[]string{"1.000 syn 101000 validated", "10.000 syn 60000", "300.000 syn 400000"},
 			"no packets of the servers: refusals cannot be seen",
 		},
+		{
+			"without a SYN-ACK", newScene().closed().again(9000, 0).at(300).syn().ack().data().segment(true, capture.ACK, 9101, sISN+50, 0).keep(func(_ int, _ *capture.Segment) bool { return true }),
+			[]string{"1.000 syn 101000 validated", "2.000 time_wait 102000", "300.000 syn 400000"},
+			"",
+		},
 		{"only servers", full().keep(func(i int, g *capture.Segment) bool { return !fromClient(i, g) }), nil, "the packets of the clients are missing"},
 		{"from the middle", full().keep(func(i int, _ *capture.Segment) bool { return i > 0 }), []string{"10.010 syn 60010 validated"}, "1 SYNs were refused by connections that are not in the capture"},
 		{"without the first FIN", full().keep(func(i int, _ *capture.Segment) bool { return i != 5 }), []string{"1.000 syn 101000 validated", "10.010 syn 60010 validated"}, ""},
@@ -480,6 +558,13 @@ func TestOnOpenConnection(t *testing.T) {
 	s := newSource(t, &sc.list, capture.SourceOptions{})
 	got, _ := tellAll(t, s)
 	if want := []string{"1.000 syn 101000 validated"}; !slices.Equal(got, want) || s.Stats().OnOpen != 1 {
+		t.Errorf("%q, %+v", got, s.Stats())
+	}
+	// another ACK is none
+	sc = newScene().at(1).syn().synAck().ack().data().again(9000, -50_000).at(5).syn().segment(false, capture.ACK, sISN+1, cISN+50, 0)
+	s = newSource(t, &sc.list, capture.SourceOptions{})
+	got, _ = tellAll(t, s)
+	if want := []string{"1.000 syn 101000 validated", "5.000 syn 55000"}; !slices.Equal(got, want) || s.Stats().OnOpen != 0 {
 		t.Errorf("%q, %+v", got, s.Stats())
 	}
 }
@@ -535,7 +620,7 @@ func TestOrder(t *testing.T) {
 		t.Errorf("%q, %+v, %v", got, s.Stats(), err)
 	}
 	// strays are passed over
-	sc = newScene().at(30).syn().at(1).reset().at(10.9).reset().at(30).synAck().at(3).reset().at(30).ack()
+	sc = newScene().at(30).syn().at(1).reset().at(10.9).reset().at(30).synAck().at(12).reset().at(30).ack()
 	s = newSource(t, &sc.list, capture.SourceOptions{})
 	got, err = tellAll(t, s)
 	if want := []string{"30.000 syn 130000 validated"}; !slices.Equal(got, want) || s.Stats().Strays != 3 || !errors.Is(err, io.EOF) {

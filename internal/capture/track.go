@@ -15,6 +15,10 @@ import (
 // waits 2 jiffies at least (TCP_TIMEOUT_MIN).
 const copyWithin = time.Millisecond
 
+// windowMax is by how much an acknowledgement may be ahead of another, in
+// bytes, to be of the same connection: more than hosts have buffers for.
+const windowMax = 1 << 24
+
 // arrive takes a SYN. i is its connection or none.
 func (s *Source) arrive(i int32, k *key, flipped bool, g *Segment) {
 	if g.OptionsCut && !g.Timestamps {
@@ -149,9 +153,9 @@ func (s *Source) fromServer(c *conn, g *Segment) {
 // bareACK takes an ACK that is none of the SYN which waits.
 func (s *Source) bareACK(c *conn, p *pending, g *Segment) {
 	switch {
-	case g.Ack == c.isn+1:
 	case p.onOld && g.Ack == p.old.RcvNxt:
 		s.refuse(c, p, event.ReplyACK)
+	case g.Ack-(c.isn+1) < windowMax: // its SYN-ACK is missing
 	case p.onOpen && g.Ack == c.lastAck: // a challenge ACK, RFC 5961 section 4
 		p.fate, c.hs = passedOver, refused
 		s.stats.OnOpen++
@@ -244,7 +248,7 @@ func (s *Source) infer(i int32, c *conn, g *Segment) {
 	switch d := g.Ack - (c.serverISN + 1); {
 	case !c.acks:
 		c.acks, c.serverISN = g.Seq == c.isn+1, g.Ack-1
-	case d > 0 && d < 1<<24: // what a window of 16 MB allows
+	case d > 0 && d < windowMax:
 		c.hs = done
 		s.stats.Inferred++
 		s.table.prove(i)

@@ -29,20 +29,23 @@ type replayOptions struct {
 func newReplayCmd() *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay LOG",
-		Short: "Draw the conclusions from an event log again",
+		Use:   "replay FILE",
+		Short: "Draw the conclusions from an event log or a packet capture",
 		Long: "Read an event log and tell the findings that follow from its events, as the run that\n" +
-			"wrote it did. It needs no root. Findings that the log holds are passed over.\n\n" +
-			"LOG is a file, unpacked if its name ends in .gz; \"-\" is standard input.\n" +
+			"wrote it did. It needs no root. Findings that the log holds are passed over.\n" +
 			"With --check nothing is told but the first difference to the findings in the log, and\n" +
-			"any difference is an error.",
+			"any difference is an error.\n\n" +
+			"Or read a packet capture, pcap or pcapng, and tell which SYNs its servers refused on\n" +
+			"sockets in TIME_WAIT, why, and the findings. The capture should hold both directions and\n" +
+			"128 bytes of each packet, or more: tcpdump -s 128 -w FILE tcp\n\n" +
+			"FILE may be in gzip format; \"-\" is standard input. What it is shows by its first bytes.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runReplay(cmd, args[0], o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "text", "write findings as text, or as json, lines like those in the log (`FORMAT`)")
+	f.StringVar(&o.format, "format", "text", "write as text, or as json, lines like those in the log (`FORMAT`)")
 	f.BoolVar(&o.check, "check", false, "compare with the findings in the log, and fail if they differ")
 	f.BoolVar(&o.all, "all", false, "read the rotated files of the log first")
 	f.BoolVar(&o.utc, "utc", false, "show times in UTC, not in local time")
@@ -58,33 +61,46 @@ func runReplay(cmd *cobra.Command, path string, o replayOptions) error {
 	if err != nil {
 		return usageError{err}
 	}
-	r, err := openReplay(cmd.InOrStdin(), path, o.all)
+	text := tailText{color: color, zone: time.Local}
+	if o.utc {
+		text.zone = time.UTC
+	}
+	in, err := openReplay(cmd.InOrStdin(), path, o.all)
 	if err != nil {
 		return err
 	}
+	if in.log != nil {
+		err = replayLog(cmd, in.log, o, text)
+	} else if flag := o.forLogs(); flag != "" {
+		err = usageError{fmt.Errorf("%s is for event logs, and %s is a packet capture", flag, event.Clean(path))}
+	} else {
+		err = replayCapture(cmd.Context(), in, cmd.OutOrStdout(), cmd.ErrOrStderr(), o, text)
+	}
+	return errors.Join(err, in.Close())
+}
+
+// forLogs returns a flag that makes no sense for a capture, if there is one.
+func (o *replayOptions) forLogs() string {
+	switch {
+	case o.check:
+		return "--check"
+	case o.all:
+		return "--all"
+	}
+	return ""
+}
+
+func replayLog(cmd *cobra.Command, r *eventlog.Reader, o replayOptions, text tailText) error {
 	out := bufio.NewWriter(cmd.OutOrStdout())
-	p := &replay{
-		out: out, enc: event.NewEncoder(), engine: diagnose.New(), opts: o,
-		text: tailText{color: color, zone: time.Local},
-	}
-	if o.utc {
-		p.text.zone = time.UTC
-	}
-	err = p.run(cmd.Context(), r)
+	p := &replay{out: out, enc: event.NewEncoder(), engine: diagnose.New(), opts: o, text: text}
+	err := p.run(cmd.Context(), r)
 	if ferr := out.Flush(); err == nil {
 		err = ferr
 	}
 	if _, serr := fmt.Fprintln(cmd.ErrOrStderr(), p.account()); err == nil {
 		err = serr
 	}
-	return errors.Join(err, r.Close())
-}
-
-func openReplay(stdin io.Reader, path string, all bool) (*eventlog.Reader, error) {
-	if path == eventlog.Stdio {
-		return eventlog.NewReader("standard input", stdin), nil
-	}
-	return eventlog.OpenReader(path, eventlog.ReadOptions{All: all})
+	return err
 }
 
 // replay reads a log and draws conclusions.

@@ -194,7 +194,7 @@ func TestReplayErrors(t *testing.T) {
 		code        int
 	}{
 		{"cut in a line", log[:len(log)-20], []string{"-"}, "standard input:14: the line is not complete: the log was cut there, or is being written; 13 events were read before", exitError},
-		{"binary", "\xd4\xc3\xb2\xa1\x02\x00\n", []string{"-"}, "standard input:1: not JSON", exitError},
+		{"binary", "\x7fELF\x02\x00\n", []string{"-"}, "standard input:1: not JSON", exitError},
 		{"foreign JSON", `{"level":"info","msg":"x"}` + "\n", []string{"-"}, `standard input:1: member "event" is missing: is this an event log of twscope?`, exitError},
 		{"foreign text in between", "hello\n" + log, []string{"-"}, "standard input:1: not JSON", exitError},
 		{"bad later line", log + "{}\n", []string{"-"}, "standard input:15: member \"event\" is missing\n", exitError},

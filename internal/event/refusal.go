@@ -70,8 +70,9 @@ type SYNReject struct {
 }
 
 // ListenDrop says that a listener dropped connections that were about to be
-// made, because its queues were full. Counts are of the time since the event
-// before of the same listener, or of the start.
+// made, because its queues were full. Dropped is of the time since the event
+// before of the same listener, the other counts since the one before of the
+// namespace, or since the start: several listeners of one look repeat them.
 type ListenDrop struct {
 	Header
 	Socket           // the listener, without remote address; without a local one it is not known which

@@ -103,7 +103,7 @@ func always(k event.Kind) bool {
 // unlimited tells whether lines of kind k are not withheld by Options.Rate:
 // those above, and what sums up many others.
 func unlimited(k event.Kind) bool {
-	return always(k) || k == event.KindFinding || k == event.KindDestinations || k == event.KindSources
+	return always(k) || k == event.KindFinding || k == event.KindDestinations || k == event.KindSources || k == event.KindListenDrop
 }
 
 // index returns k as an index into arrays of NumKinds.

@@ -24,9 +24,9 @@ func (v *view) subject() subject {
 }
 
 // who is the program that opened most of the connections, or whose connect()
-// failed.
+// failed. The process is 0 if the program is run anew for each.
 func (v *view) who() (uint32, string) {
-	if v.budget.PID != 0 {
+	if v.budget.PID != 0 || v.budget.Comm != "" {
 		return v.budget.PID, v.budget.Comm
 	}
 	return v.fail.pid, v.fail.comm

@@ -169,7 +169,7 @@ func (b *Book) fill(o *event.Destination, d *destination) {
 		RateOut:    d.rate(&d.deaths, b.now, usualWindow),
 		Reused:     d.reused, Failed: d.failed, FailedCalls: d.failedCalls,
 		ClosedHere: d.here, ClosedThere: d.there, ClosedReset: d.reset,
-		Bound: d.bound, PID: d.owner.pid, Comm: d.owner.comm,
+		Bound: d.bound, PID: d.owner.process(), Comm: d.owner.comm,
 		Unknown: b.unknown(d),
 	}
 	o.Refused, o.Reusable = d.refused(&s)

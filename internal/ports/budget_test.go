@@ -325,3 +325,41 @@ func TestOwner(t *testing.T) {
 		t.Errorf("owner is %s[%d]", d.Comm, d.PID)
 	}
 }
+
+// TestOwnerOfManyProcesses: of a program that is run anew for each connection
+// the name is told, and no process.
+func TestOwnerOfManyProcesses(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		processes uint32 // of curl, that open a connection each
+		other     int    // connections of one process of another program, afterwards
+		pid       uint32
+		comm      string
+	}{
+		{"one", 1, 0, 100, "curl"},
+		{"many", 60, 0, 0, "curl"},
+		{"many, and fewer of another", 60, 30, 0, "curl"},
+		{"many, and more of another", 60, 130, 7, "wrk"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := New(Options{})
+			b.Namespace(netns, start, facts(10_000, 60_000))
+			port := uint16(10_000)
+			open := func(pid uint32, comm string) {
+				e := timeWait(start, client, port, server)
+				e.Owner = event.Owner{PID: pid, Comm: comm}
+				b.Enter(e)
+				port++
+			}
+			for i := range tt.processes {
+				open(100+i, "curl")
+			}
+			for range tt.other {
+				open(7, "wrk")
+			}
+			if d := only(t, b, start); d.PID != tt.pid || d.Comm != tt.comm {
+				t.Errorf("owner is %s[%d], want %s[%d]", d.Comm, d.PID, tt.comm, tt.pid)
+			}
+		})
+	}
+}

@@ -88,29 +88,55 @@ type begun struct {
 	steady bool
 }
 
-// vote finds the owner of most sockets, by the algorithm of Boyer and Moore;
-// votes are limited, so that a new owner takes over in time.
+// vote finds the owner of most sockets, by the algorithm of Boyer and Moore:
+// the name, and besides it the process, since a program may be run anew for
+// each connection. Votes are limited, so that a new owner takes over in time.
 type vote struct {
-	pid   uint32
-	comm  string
-	votes uint32
+	pid       uint32
+	votes     uint32
+	name      string // of that process
+	comm      string
+	commVotes uint32
 }
 
-const maxVotes = 1000
+const (
+	maxVotes = 1000
+	// A process has opened most of what its program has, for all we know, if
+	// it has this part of the program's votes.
+	chiefPart = 4
+)
 
 func (v *vote) cast(o *event.Owner) {
+	if o.PID == 0 {
+		return
+	}
 	switch {
-	case o.PID == 0:
 	case o.PID == v.pid:
 		v.votes = min(v.votes+1, maxVotes)
 	case v.votes > 0:
 		v.votes--
 	default:
 		v.pid, v.votes = o.PID, 1
-		if v.comm != o.Comm {
-			v.comm = strings.Clone(o.Comm) // the event's text may change
+		if v.name != o.Comm {
+			v.name = strings.Clone(o.Comm) // the event's text may change
 		}
 	}
+	switch {
+	case o.Comm == v.comm:
+		v.commVotes = min(v.commVotes+1, maxVotes)
+	case v.commVotes > 0:
+		v.commVotes--
+	default:
+		v.comm, v.commVotes = strings.Clone(o.Comm), 1
+	}
+}
+
+// process returns the process of the owner, 0 if none has opened most.
+func (v *vote) process() uint32 {
+	if v.votes*chiefPart < v.commVotes || v.name != v.comm {
+		return 0
+	}
+	return v.pid
 }
 
 // roll clears the rings up to a beat.

@@ -66,7 +66,12 @@ func parenthesised(s string) string {
 const maxDestinations = 3
 
 func destinationsFacts(d *event.Destinations) string {
-	parts := []string{fmt.Sprintf("%d destinations", uint64(len(d.List))+d.Omitted)}
+	what := "destinations"
+	n := uint64(len(d.List)) + d.Omitted
+	if n == 1 {
+		what = "destination"
+	}
+	parts := []string{fmt.Sprintf("%d %s", n, what)}
 	for i := range d.List[:min(len(d.List), maxDestinations)] {
 		parts = append(parts, destinationText(&d.List[i]))
 	}

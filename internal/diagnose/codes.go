@@ -81,7 +81,10 @@ func portExhaustionDoc() Code {
 		Detected: "Opens with a connect_fail event whose cause is time_wait_not_reusable, ports_in_use, range_tiny, reserved or " +
 			"bound_without_no_port, as soon as the next destinations event tells the rates, or after 1 s without. " +
 			"Closes when no connect() has failed for 15 s and a tenth of the ports is free, or none has for 75 s. Two numbers of failures are told where they are known: " +
-			"calls of the kernel, and calls of the program (Go's net.Dial tries three times).",
+			"those of connect() in the kernel, and calls of the program. The latter is known of programs built by Go only, of which each is taken to call net.Dial, " +
+			"which tries three times. The rate that a budget sustains is ports / 60 s, of connections that this host closes first; those that the other side closes, " +
+			"or that end by RST, take a port only while they are open. The kernel's timer is late by up to 2 s (HZ=250), " +
+			"4.1 s (HZ=1000) or 5.1 s (HZ=100), so a load above 96, 93 or 92 % of that rate can fail now and then.",
 		Confidence: "0.97: that connect() failed is what the kernel returned; the cause is computed from the budget at that instant. " +
 			"0.9 if the errno was inferred from the socket's state." + lossesLower,
 		WrongIf: "while it is open, `ss -Htan state all dst ADDRESS dport = :PORT` shows far fewer sockets than the ports of the range, " +
@@ -141,7 +144,7 @@ func twReuseLoopbackOnlyDoc() Code {
 		Meaning: "Since 4.19 the default of net.ipv4.tcp_tw_reuse is 2: sockets in TIME_WAIT are taken over only if an address of theirs is in 127.0.0.0/8 or ::1, " +
 			"or they are bound to the device lo. This destination is none of these, so for it the setting is off.",
 		Detected: "tcp_tw_reuse is 2, the destination is no loopback address, its connections negotiate timestamps, and half of the ports or more are used, " +
-			"or connect() fails, or will. Closes when tcp_tw_reuse is another, or when three quarters of the ports are free.",
+			"or connect() fails, or will. Closes when tcp_tw_reuse has another value, or when three quarters of the ports are free.",
 		Confidence: "0.95, and 0.8 where some connections have timestamps and some have not: which of them wait is not told apart." + lossesLower,
 		WrongIf:    "connections to this destination have no \"ts\" in `ss -tin dst ADDRESS`, or are bound to the device lo",
 		Remedies:   []Advice{turnReuseOn, keepAlive, serverCloses, moreDestinations, moreSources, widenRange, lingerZero},

@@ -66,12 +66,21 @@ func plainly(n uint32) string {
 
 func (v *view) keepAlive() event.Remedy {
 	now := v.budget.SustainableRate
-	if load := v.load(); load > now && now > 0 {
+	if load := v.pressing(); load > now && now > 0 {
 		n := math.Ceil(load / now)
-		return keepAlive.remedy(fmt.Sprintf("with %s or more on each connection the load of %s needs no more than the %s conn/s that this budget sustains: %s / %s",
-			several(int64(n), "request", "requests"), about(load), atLeast(now), about(load), atLeast(now)))
+		return keepAlive.remedy(fmt.Sprintf("with %s or more on each connection %s needs no more than the %s conn/s that this budget sustains: %s / %s",
+			several(int64(n), "request", "requests"), v.burden(), atLeast(now), about(load), atLeast(now)))
 	}
 	return keepAlive.remedy(fmt.Sprintf("with n requests on each connection, n times the %s requests/s that this budget sustains now", atLeast(now)))
+}
+
+// burden names the load that the ports must suffice for.
+func (v *view) burden() string {
+	text := "the load of " + about(v.pressing())
+	if v.mixed() {
+		text += " that this host closes first"
+	}
+	return text
 }
 
 // unbound tells what is sustained without TIME_WAIT.
@@ -144,7 +153,7 @@ func (v *view) timestamps() (event.Remedy, bool) {
 // another counts how many budgets like this one the load needs.
 func (v *view) another(a Advice) event.Remedy {
 	n, each := v.budget.PortsTotal, v.budget.SustainableRate
-	load := v.load()
+	load := v.pressing()
 	if v.budget.TimeWait == 0 || each <= 0 {
 		return a.remedy(ports(n) + " more at a time for each")
 	}
@@ -152,8 +161,8 @@ func (v *view) another(a Advice) event.Remedy {
 		return a.remedy(fmt.Sprintf("%s conn/s more for each: %s / 60 s", atLeast(each), ports(n)))
 	}
 	need := int64(math.Ceil(load / each))
-	return a.remedy(fmt.Sprintf("%s conn/s more for each, so the load of %s needs %s in all: %s / %s",
-		atLeast(each), about(load), group(need), about(load), atLeast(each)))
+	return a.remedy(fmt.Sprintf("%s conn/s more for each, so %s needs %s in all: %s / %s",
+		atLeast(each), v.burden(), group(need), about(load), atLeast(each)))
 }
 
 // reachable are the ports that every program may be given.

@@ -44,20 +44,19 @@ func (e *Engine) exhaustionSoon(v *view) judgement {
 		j.state = bad
 	case left < 0:
 		j.state, j.calm = good, 3*second
-		j.summary = fmt.Sprintf("%s: nothing foretells any more that local ports run out: %s of %s used, load %s conn/s, sustained are %s",
-			v.place(), group(v.used()), ports(b.PortsTotal), about(v.load()), atLeast(b.SustainableRate))
+		j.summary = fmt.Sprintf("%s: nothing foretells any more that local ports run out: %s of %s used; %s",
+			v.place(), group(v.used()), ports(b.PortsTotal), v.rates())
 		return j
 	default:
 		j.state, j.calm = good, 3*second
-		j.summary = fmt.Sprintf("%s: local ports now last for %s: %s of %s used, load %s conn/s, sustained are %s",
-			v.place(), span(left), group(v.used()), ports(b.PortsTotal), about(v.load()), atLeast(b.SustainableRate))
+		j.summary = fmt.Sprintf("%s: local ports now last for %s: %s of %s used; %s",
+			v.place(), span(left), group(v.used()), ports(b.PortsTotal), v.rates())
 		return j
 	}
 	at := v.now + int64(left*1e9)
 	j.severity = event.SeverityWarning
-	j.summary = fmt.Sprintf("%s: the local ports of %s will be used up in about %s, at %s: %s of %s %s taken (%s); this budget sustains %s conn/s, the load is %s",
-		v.place(), addr(v.key.laddr), span(left), clock(at), group(v.used()), group(b.PortsTotal), be(v.used()), v.program(),
-		atLeast(b.SustainableRate), about(v.load()))
+	j.summary = fmt.Sprintf("%s: the local ports of %s will be used up in about %s, at %s: %s of %s %s taken (%s); %s",
+		v.place(), addr(v.key.laddr), span(left), clock(at), group(v.used()), group(b.PortsTotal), be(v.used()), v.program(), v.rates())
 	j.evidence = append(j.evidence, rate("exhausted_in_s", left), txt("exhausted_at", clock(at)))
 	j.remedies = v.remedies()
 	j.measures = [3]measure{{float64(at) / 1e9, math.Max(3, left/5)}, roughly(v.load())}

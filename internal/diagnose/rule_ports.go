@@ -184,10 +184,15 @@ func (v *view) reason() string {
 	return "the peer has not closed them yet (FIN_WAIT2)"
 }
 
-// rates compares what the budget sustains with what is asked for.
+// rates compares what the budget sustains with what is asked for. Connections
+// that the peer closes first, or that are reset, are no burden to it.
 func (v *view) rates() string {
 	if !v.rated {
 		return fmt.Sprintf("this budget sustains %s conn/s, the load is unknown", atLeast(v.budget.SustainableRate))
+	}
+	if v.mixed() {
+		return fmt.Sprintf("this budget sustains %s conn/s that this host closes first; of the load of %s that is %s",
+			atLeast(v.budget.SustainableRate), about(v.load()), about(v.pressing()))
 	}
 	return fmt.Sprintf("this budget sustains %s conn/s, the load is %s", atLeast(v.budget.SustainableRate), about(v.load()))
 }
@@ -232,6 +237,7 @@ func (v *view) evidence() []event.Fact {
 	add(num("tcp_tw_reuse", reuse), known)
 	add(txt("timestamps", b.Timestamps.String()), true)
 	add(rate("load", v.load()), v.rated)
+	add(rate("load_closed_here", v.pressing()), v.rated && v.mixed())
 	add(rate("sustainable_rate", b.SustainableRate), true)
 	add(num("reused", b.Reused), b.Reused > 0)
 	add(num("failed_in_kernel", b.Failed), b.Failed > 0)

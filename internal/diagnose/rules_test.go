@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -50,6 +51,60 @@ func TestSoonComesTrue(t *testing.T) {
 	if math.Abs(off+5) > 0.01 {
 		t.Errorf("the first forecast was off by %v s, want -5", off)
 	}
+	r.check()
+}
+
+// TestMixedEndings: what the peer closes first, or ends by RST, is no burden to
+// the ports. (wrk without keep-alive against nginx closes 1 in 100 first.)
+func TestMixedEndings(t *testing.T) {
+	tests := []struct {
+		name       string
+		endings    [3]uint64 // here, there, by RST
+		rates      string
+		requests   string // for each connection
+		addresses  string // in all
+		closedHere float64
+		knowsMixed bool
+	}{
+		{"all here", [3]uint64{1000, 0, 0}, "sustains 16 conn/s, the load is 900", "with 54 requests", "the load of 900 needs 54 in all: 900 / 16", 0, false},
+		{"too few to tell", [3]uint64{9, 10, 0}, "sustains 16 conn/s, the load is 900", "with 54 requests", "the load of 900 needs 54 in all: 900 / 16", 0, false},
+		{"most there", [3]uint64{100, 900, 0}, "sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true},
+		{"most by RST", [3]uint64{100, 0, 900}, "sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRun(t, map[string]string{"net.ipv4.tcp_tw_reuse": "0"})
+			r.after(time.Second).feed(connectFail())
+			d := full()
+			d.ClosedHere, d.ClosedThere, d.ClosedReset = tt.endings[0], tt.endings[1], tt.endings[2]
+			got := r.after(time.Millisecond).budget(d)
+			want(t, got, "port-exhaustion:open")
+			contains(t, got[0].Summary, tt.rates)
+			contains(t, remedy(got[0], "keep connections alive").Buys, tt.requests)
+			contains(t, remedy(got[0], "use more source addresses").Buys, tt.addresses)
+			at := slices.IndexFunc(got[0].Evidence, func(f event.Fact) bool { return f.Name == "load_closed_here" })
+			if (at >= 0) != tt.knowsMixed || at >= 0 && math.Abs(got[0].Evidence[at].Number-tt.closedHere) > 0.01 {
+				t.Errorf("evidence %+v", got[0].Evidence)
+			}
+			r.check()
+		})
+	}
+}
+
+// TestEndingsChange: the share is that of the latest connections.
+func TestEndingsChange(t *testing.T) {
+	r := newRun(t, map[string]string{"net.ipv4.tcp_tw_reuse": "0"})
+	want(t, r.after(time.Second).budget(growing(5600, 50)), "port-exhaustion-soon:open")
+	d := growing(5600, -1)
+	d.ClosedReset = 500
+	r.after(time.Second).budget(d)
+	d.ClosedReset = 519 // too few to tell anew
+	got := r.after(4 * time.Second).budget(d)
+	want(t, got, "port-exhaustion-soon:close")
+	contains(t, got[0].Summary, "sustains 470 conn/s that this host closes first; of the load of 700 that is 0")
+	contains(t, got[0].Changed, "connections ended by RST")
 	r.check()
 }
 

@@ -90,6 +90,11 @@ type destination struct {
 	// failing is the pace of failed calls of programs where known how many
 	// kernel calls one makes, and else of failed kernel calls, per second.
 	failing float64
+	// keeps is the share of connections that this host closes first, of those
+	// that ended lately: they alone keep their port. 1 if few have ended.
+	keeps   float64
+	closed  uint64 // by this host first, when that was counted last
+	stopped uint64 // and in any way
 
 	fail      failure
 	failures  uint64 // connect_fail events for want of a port
@@ -118,6 +123,25 @@ func (d *destination) pressed(n uint32) bool {
 // load is how many connections per second programs ask for.
 func (d *destination) load() float64 { return d.budget.Rate + d.failing }
 
+// pressing is the part of the load that the ports must suffice for.
+func (d *destination) pressing() float64 { return d.load() * d.keeps }
+
+// mixed tells whether that is notably less than the load.
+func (d *destination) mixed() bool { return d.keeps < 0.9 }
+
+// takeEndings brings in how connections have ended.
+func (d *destination) takeEndings(b *event.Destination) {
+	const few = 20
+	here, all := b.ClosedHere, b.ClosedHere+b.ClosedThere+b.ClosedReset
+	if all < d.stopped {
+		d.closed, d.stopped = 0, 0 // it was forgotten for want of room, and counts anew
+	}
+	if n := all - d.stopped; n >= few {
+		d.keeps = min(float64(grown(d.closed, here))/float64(n), 1)
+		d.closed, d.stopped = here, all
+	}
+}
+
 // calls is the number of failed calls of programs, false if not known.
 func (d *destination) calls() (uint64, bool) {
 	if d.budget.FailedCalls == 0 && d.budget.Failed > 0 && d.perCall == 0 {
@@ -142,6 +166,7 @@ func (d *destination) takeBudget(b *event.Destination, now int64) {
 	if b.Failed > d.budget.Failed && b.ExhaustedInS == 0 && d.lastFail != 0 {
 		d.lastFail = max(d.lastFail, now)
 	}
+	d.takeEndings(b)
 	d.budget, d.at, d.listed, d.away, d.rated = *b, now, true, false, true
 }
 
@@ -227,7 +252,7 @@ func (w *world) namespace(id uint32) *namespace {
 func (w *world) destination(k key) *destination {
 	d := w.destinations[k]
 	if d == nil && len(w.order) < maxDestinations {
-		d = &destination{key: k}
+		d = &destination{key: k, keeps: 1}
 		d.budget.ExhaustedInS = -1
 		w.destinations[k] = d
 		w.order = append(w.order, d)

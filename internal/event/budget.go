@@ -72,17 +72,17 @@ type Destination struct {
 	Timestamps      TimestampUse `json:"timestamps"`
 	Rate            float64      `json:"rate"`             // connections begun per second
 	RateOut         float64      `json:"rate_out"`         // ports given back per second
-	SustainableRate float64      `json:"sustainable_rate"` // connections per second that the ports suffice for
+	SustainableRate float64      `json:"sustainable_rate"` // connections per second, closed here first, that the ports suffice for at 60 s each
 	ExhaustedInS    float64      `json:"exhausted_in_s"`   // seconds until the ports are used up; below 0: no forecast, left out of JSON
 	// Totals since the start of the run.
 	Reused      uint64   `json:"reused"`       // TIME_WAIT sockets that connect() took over
 	Failed      uint64   `json:"failed"`       // connect() calls of the kernel that failed
-	FailedCalls uint64   `json:"failed_calls"` // calls of programs that failed, where known: Go's net.Dial tries three times
+	FailedCalls uint64   `json:"failed_calls"` // calls of programs built by Go that failed, each taken for net.Dial, which tries three times
 	ClosedHere  uint64   `json:"closed_here"`  // connections that this host closed first, which leaves TIME_WAIT
 	ClosedThere uint64   `json:"closed_there"` // that the peer closed first
 	ClosedReset uint64   `json:"closed_reset"` // that ended by RST
 	Bound       uint32   `json:"bound"`        // of InUse and TimeWait, ports taken by bind() without IP_BIND_ADDRESS_NO_PORT
-	PID         uint32   `json:"pid"`          // who opened most of the recent connections; 0: not known
+	PID         uint32   `json:"pid"`          // who opened most of the recent connections; 0: no process did
 	Comm        string   `json:"comm"`
 	Unknown     []string `json:"unknown"` // parts of the budget that are not known, in words
 }

@@ -134,7 +134,7 @@ func describeConnectFail() description {
 			count("ports_in_use", "of these, ports in use towards this destination", func(c *ConnectFail) *uint32 { return &c.PortsInUse }),
 			enum("timestamps", "whether connections to this destination negotiate TCP timestamps", timestampNames[:],
 				func(c *ConnectFail) *TimestampUse { return &c.Timestamps }),
-			count("per_call", "failures of the kernel for one failed call of the program: 3 for Go's net.Dial; left out: not known",
+			count("per_call", "failures of the kernel for one failed call of the program: 3 for a program built by Go, which is taken to call net.Dial; left out: not known",
 				func(c *ConnectFail) *uint8 { return &c.PerCall }),
 		))
 }

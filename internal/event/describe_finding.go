@@ -58,10 +58,11 @@ func destinationSchema() map[string]any {
 		inner("timestamps", enumSchema("whether connections to this destination negotiate TCP timestamps", timestampNames[:])),
 		inner("rate", numberSchema("connections begun per second")),
 		inner("rate_out", numberSchema("ports given back per second")),
-		inner("sustainable_rate", numberSchema("connections per second that these ports suffice for")),
+		inner("sustainable_rate", numberSchema("connections per second, closed by this host first, that these ports suffice for if each holds its port for 60 s; "+
+			"the timer of the kernel may add 2 s (HZ=250), 4.1 s (HZ=1000) or 5.1 s (HZ=100)")),
 		inner("reused", u64("TIME_WAIT sockets that connect() took over, since the start of the run")),
 		inner("failed", u64("connect() calls of the kernel that failed, since the start of the run")),
-		inner("failed_calls", u64("calls of programs that failed, where known how many kernel calls one makes, since the start of the run")),
+		inner("failed_calls", u64("calls of programs that failed, since the start of the run: of programs built by Go only, each taken for net.Dial, which makes 3 calls of the kernel")),
 		inner("closed_here", u64("connections that this host closed first, which leaves TIME_WAIT, since the start of the run")),
 		inner("closed_there", u64("connections that the peer closed first, since the start of the run")),
 		inner("closed_reset", u64("connections that ended by RST, since the start of the run")),
@@ -71,8 +72,8 @@ func destinationSchema() map[string]any {
 		inner("raddr", addrSchema(docRemoteAddr)),
 		inner("reusable_in_ms", u32("ms until the youngest of refused.too_young can be taken over; left out: there is none")),
 		inner("exhausted_in_s", numberSchema("seconds until the ports are used up, 0: they are; left out: no forecast")),
-		inner("pid", u32("process that opened most of the recent connections, in the initial pid namespace")),
-		inner("comm", typed("string", "name of that process, unprintable bytes as \\xNN or \\u{N}")),
+		inner("pid", u32("process that opened most of the recent connections, in the initial pid namespace; left out: none did, as when a program is run anew for each")),
+		inner("comm", typed("string", "name of the program that did, unprintable bytes as \\xNN or \\u{N}")),
 		inner("unknown", listOf("parts of this budget that are not known, in words", typed("string", ""))),
 	)...))
 }

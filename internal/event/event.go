@@ -202,7 +202,9 @@ type ConnectFail struct {
 	PortsInUse    uint32
 	Timestamps    TimestampUse
 	// PerCall is how many failures of the kernel one failed call of the
-	// program makes: 3 for Go's net.Dial; 0: not known, left out of JSON.
+	// program makes: 3 for a program built by Go, which is taken to call
+	// net.Dial, though it may call connect() itself; 0: not known, left out of
+	// JSON.
 	PerCall uint8
 }
 

@@ -95,11 +95,13 @@ func TestStalledReader(t *testing.T) {
 	if got := uint64(lines) + shed(l); got != uint64(burst+recovered) || shed(l) == 0 {
 		t.Errorf("%d lines and %d lost, want some of either and %d together", lines, shed(l), burst+recovered)
 	}
+	// on a busy CPU the kernel leaves programs out, which the log tells
 	stop := l.stopEvent(t)
-	if stop.Seen["time_wait"] != uint64(burst+recovered) {
-		t.Errorf("the stop event tells %v seen", stop.Seen)
+	unseen := stop.Lost["unseen"]
+	if stop.Seen["time_wait"]+unseen != uint64(burst+recovered) {
+		t.Errorf("the stop event tells %v seen, %d unseen", stop.Seen, unseen)
 	}
-	if r := l.reconciled(t, f.host.Inode(), "TW"); r.Difference != 0 && !countsDeaths(t) {
+	if r := l.reconciled(t, f.host.Inode(), "TW"); r.Difference != int64(unseen) && !countsDeaths(t) {
 		t.Errorf("%+v", r)
 	}
 }

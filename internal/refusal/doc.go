@@ -30,7 +30,9 @@
 //   - A clock that comes back to a 4-tuple after another was there cannot have
 //     ended. This holds for every kind of stack.
 //
-// Each is a fact; with one fact and two changes a NAT is told. Before there is
+// Each is a fact; with one fact and two changes a NAT is told, or with two facts
+// where only refused SYNs make them, because a SYN from before a restart may
+// come after it. Before there is
 // one, it is told with odds of 10 where three changes or more share no time as
 // long as Options.Outage in which no handshake completed. "Known to have
 // run" is strict: it is when a SYN arrived whose handshake completed, because

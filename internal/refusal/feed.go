@@ -116,7 +116,9 @@ func (j *Judge) establish(s *source, t *tuple, l line, alive int64) {
 			s.repeated++
 		case other:
 			if !l.counted {
-				s.change(t, &l, l.first)
+				s.change(t, &l, l.first, true)
+			} else if known(t.firm.stack) && known(l.stack) {
+				s.tally.confirm(span{t.alive, l.first})
 			}
 			t.old = t.firm
 		}
@@ -125,17 +127,21 @@ func (j *Judge) establish(s *source, t *tuple, l line, alive int64) {
 }
 
 // change counts that a 4-tuple has another clock, that of l, since a time at
-// most.
-func (s *source) change(t *tuple, l *line, since int64) {
+// most. proven tells whether its handshake completed.
+func (s *source) change(t *tuple, l *line, since int64, proven bool) {
 	s.rewritten++
-	if t.old.known && t.old.ts && t.old.relate(l.v, l.at) == onLine && int32(l.v-t.old.v) > 0 {
+	if t.old.known && t.old.ts && t.old.relate(l.v, l.at) == onLine {
+		// A SYN that was sent before the other clock ran is behind its line.
+		if since-t.alive <= nearBelow*int64(1e6)+2*jitter {
+			return
+		}
 		s.tally.back(since)
 	}
 	if !known(t.firm.stack) || !known(l.stack) {
 		s.drawn++
 		return
 	}
-	s.tally.change(span{t.alive, since})
+	s.tally.change(span{t.alive, since}, proven)
 }
 
 // known tells whether another clock on a 4-tuple speaks for a NAT or a restart.
@@ -184,7 +190,7 @@ func (j *Judge) closed(k *tupleKey, timestamps bool, recent uint32, at, alive in
 	switch {
 	case f.known && f.ts == timestamps && (!timestamps || f.relate(recent, at) != other):
 		if timestamps && exact && f.same(recent, at) {
-			f.v, f.at = recent, at
+			f.v, f.at, t.alive = recent, at, max(t.alive, alive)
 		}
 	default:
 		l := line{known: true, ts: timestamps, v: recent, at: at, first: at}

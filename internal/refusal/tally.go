@@ -15,8 +15,11 @@ const (
 	memory = 3600 * second
 	// restarts is how many a host may have in that time.
 	restarts = 4
+	// minLoose is how many facts are enough of which any one may be by a SYN
+	// that is late.
+	minLoose = 2
 	// minTight is how many changes must share a time too short for a restart.
-	minTight = 3
+	minTight = 2
 	// jitter is how far the times of two events may be wrong against each
 	// other: the final ACK of a handshake may be overtaken, hooks differ.
 	jitter = int64(20e6)
@@ -34,11 +37,13 @@ type tally struct {
 	// common is what the changes of the latest group share. A group begins
 	// with a change that has no instant in common with the one before.
 	common span
+	first  span                // the first change of the latest group, which ended first
 	groups [restarts + 1]int64 // ns: ends of the latest groups, the latest first
 	// changes are counted since the latest fact was too old, at least.
 	changes uint32
 	shared  uint32 // those of the latest group
 	facts   uint32 // that a restart would have to explain
+	loose   uint32 // the same, by SYNs whose handshake was not completed
 	returns uint32 // of clocks that had been replaced
 	kept    uint32 // 4-tuples that kept their clock, after all changes of the latest group
 	latest  int64  // ns: the latest change or fact
@@ -57,21 +62,45 @@ func (t *tally) age(now int64) {
 }
 
 // change takes the interval in which a restart would have to lie, if a restart
-// is why a 4-tuple has another clock.
-func (t *tally) change(s span) {
+// is why a 4-tuple has another clock. proven tells whether the new clock's
+// handshake completed: if not, its SYN may be one from before the restart.
+func (t *tally) change(s span, proven bool) {
 	t.age(s.to)
 	s.from = min(s.from, s.to)
 	t.changes++
 	t.latest = max(t.latest, s.to)
-	fact := t.group(s)
-	for i := range t.spans[:t.used] {
-		o := t.spans[i]
-		fact = fact || disjoint(o, s) && s.to-o.from < apart
+	fact := t.refutes(s)
+	switch {
+	case proven:
+		fact = t.group(s) || fact
+		t.remember(s)
+		if fact {
+			t.facts++
+		}
+	case fact:
+		t.loose++
+	case t.groups[0] == 0 || !disjoint(t.common, s):
+		t.group(s)
 	}
-	if fact {
-		t.facts++
+}
+
+// confirm says that the handshake of a change that was not proven completed.
+func (t *tally) confirm(s span) {
+	s.from = min(s.from, s.to)
+	if t.groups[0] == 0 || disjoint(t.common, s) {
+		t.group(s)
 	}
 	t.remember(s)
+}
+
+// refutes tells whether a change and one before need two restarts.
+func (t *tally) refutes(s span) bool {
+	for _, o := range t.spans[:t.used] {
+		if disjoint(o, s) && s.to-o.from < apart {
+			return true
+		}
+	}
+	return false
 }
 
 // disjoint tells whether two intervals, the second of which ends later, have no
@@ -79,32 +108,34 @@ func (t *tally) change(s span) {
 func disjoint(a, b span) bool { return a.to+jitter <= b.from }
 
 // group counts the change among those that share an instant, and tells whether
-// there are more groups than restarts within memory.
+// it needs a restart too many: sooner after that of the group before than is
+// possible, or one more than there are within memory.
 func (t *tally) group(s span) bool {
 	if t.groups[0] != 0 && !disjoint(t.common, s) {
 		t.shared++
 		t.common = span{max(t.common.from, s.from), min(t.common.to, s.to)}
 		return false
 	}
+	soon := t.groups[0] != 0 && disjoint(t.first, s) && s.to-t.first.from < apart
 	copy(t.groups[1:], t.groups[:restarts])
-	t.groups[0], t.common, t.shared, t.kept = s.to, s, 1, 0
-	return t.groups[restarts] != 0 && s.to-t.groups[restarts] < memory
+	t.groups[0], t.common, t.first, t.shared, t.kept = s.to, s, s, 1, 0
+	return soon || t.groups[restarts] != 0 && s.to-t.groups[restarts] < memory
 }
 
 // remember keeps an interval for what comes.
 func (t *tally) remember(s span) {
-	n := uint8(0)
+	n := 0
 	for _, o := range t.spans[:t.used] {
-		if s.to-o.from < reuse {
+		if s.to-o.from < reuse && !(o.from <= s.from && o.to >= s.to) {
 			t.spans[n] = o
 			n++
 		}
 	}
-	t.used = n
+	t.used = uint8(n)
 	if n > 0 && t.spans[n-1].from >= s.from {
 		return // whatever s shows, that shows too
 	}
-	if int(n) == len(t.spans) {
+	if n == len(t.spans) {
 		copy(t.spans[:], t.spans[1:])
 		t.used--
 	}
@@ -142,7 +173,9 @@ func (t *tally) back(now int64) {
 }
 
 // refuted tells whether restarts do not explain the changes.
-func (t *tally) refuted() bool { return t.changes >= 2 && t.facts+t.returns > 0 }
+func (t *tally) refuted() bool {
+	return t.changes >= 2 && (t.facts+t.returns > 0 || t.loose >= minLoose)
+}
 
 // active says that a host of the source ran at a time: a handshake completed
 // whose SYN came then. A time without such that is as long as outage is a
@@ -200,7 +233,7 @@ var (
 
 // odds is log10 of the odds for a NAT against restarts.
 func (t *tally) odds(s stack) float64 {
-	o := float64(t.facts)*oddsFact + float64(t.returns)*oddsReturn
+	o := float64(t.facts+t.loose)*oddsFact + float64(t.returns)*oddsReturn
 	if s != stackKeyed && t.returns == 0 {
 		o = min(o, oddsUnseen)
 	}

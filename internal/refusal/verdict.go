@@ -20,6 +20,7 @@ const (
 	becauseKept       = "one restart explains all changes of clocks, and 4-tuples keep their clock since"
 	becauseLate       = "the TSval is of the old connection's clock, a few seconds behind"
 	becauseDuplicate  = "a SYN with this TSval was seen on this 4-tuple before"
+	becauseBefore     = "the TSval is of the clock that this 4-tuple had before the old connection, and late"
 	becauseOldSeq     = "without timestamps; the sequence number is just behind what the old connection had reached"
 	becauseDrawn      = "this kind of system draws a clock for each connection, with or without a NAT"
 	becauseStranger   = "this kind of system is not known to keep a 4-tuple's clock, so that a change shows no NAT"
@@ -146,8 +147,8 @@ func (j *Judge) paws(s *source, t *tuple, r *refused, e *event.PAWSReject) event
 		return unknown(becauseNoRecent)
 	}
 	j.firm(t, r, e)
-	if t.duplicate(r.v) {
-		return judged(event.VerdictOldDuplicate, oddsDuplicate, becauseDuplicate)
+	if v, ok := t.duplicate(r); ok {
+		return v
 	}
 	switch t.firm.relate(r.v, r.at) {
 	case late:
@@ -159,7 +160,7 @@ func (j *Judge) paws(s *source, t *tuple, r *refused, e *event.PAWSReject) event
 	case other:
 	}
 	about, flooded := j.flood(s, r)
-	fresh := s.refuse(t, r, flooded)
+	fresh := s.refuse(t, r, flooded, !j.proofs)
 	switch {
 	case flooded && !s.proven:
 		return judged(event.VerdictSpoofSuspect, math.Log10(float64(about.Unproven)), becauseSpoof)
@@ -190,15 +191,24 @@ func (j *Judge) firm(t *tuple, r *refused, e *event.PAWSReject) {
 	t.old, t.alive = line{}, since-slack
 }
 
-// duplicate tells whether a TSval is that of a SYN that was seen.
-func (t *tuple) duplicate(v uint32) bool {
-	return t.firm.known && t.firm.ts && t.firm.syn == v && v != 0 || t.old.known && t.old.ts && t.old.syn == v && v != 0
+// duplicate judges a SYN that was sent before the connection in TIME_WAIT, if
+// that shows: one that was seen, or of the clock that the 4-tuple had before.
+func (t *tuple) duplicate(r *refused) (event.Judgement, bool) {
+	for _, l := range [...]*line{&t.firm, &t.old} {
+		if l.known && l.ts && l.syn == r.v && r.v != 0 {
+			return judged(event.VerdictOldDuplicate, oddsDuplicate, becauseDuplicate), true
+		}
+	}
+	if t.old.known && t.old.ts && t.old.relate(r.v, r.at) == late {
+		return judged(event.VerdictOldDuplicate, oddsLate, becauseBefore), true
+	}
+	return event.Judgement{}, false
 }
 
 // refuse notes the clock of a refused SYN and counts the change, unless the SYN
 // was refused before, of which it tells. In a flood a change counts only once a
-// handshake completes.
-func (s *source) refuse(t *tuple, r *refused, flooded bool) (fresh bool) {
+// handshake completes, and it is proven at once where none is ever seen to.
+func (s *source) refuse(t *tuple, r *refused, flooded, proven bool) (fresh bool) {
 	t.wait = false // the peer's RST ends it, if none is lost
 	if t.loose.again(true, r.v, r.at) {
 		t.loose.at, t.loose.v = r.at, r.v
@@ -208,7 +218,7 @@ func (s *source) refuse(t *tuple, r *refused, flooded bool) (fresh bool) {
 		known: true, ts: true, v: r.v, syn: r.v, at: r.at, first: r.at, stack: r.sys.stack, counted: !flooded,
 	}
 	if !flooded {
-		s.change(t, &t.loose, r.at)
+		s.change(t, &t.loose, r.at, proven)
 	}
 	return true
 }
@@ -228,14 +238,14 @@ func (j *Judge) changed(s *source, r *refused, fresh bool) event.Judgement {
 		return v
 	case s.tally.refuted():
 		return judged(event.VerdictNATPortRewrite, s.tally.odds(r.sys.stack), s.tally.because(r.sys.stack))
+	case s.tally.kept == 0 && s.tally.tight(j.outage):
+		return judged(event.VerdictNATPortRewrite, oddsTight, becauseTight)
 	case s.tally.facts+s.tally.returns > 0:
 		return unknown(becauseOne)
 	case ok:
 		return v
 	case s.tally.kept >= 2:
 		return judged(event.VerdictRestart, min(float64(s.tally.kept), oddsRestart), becauseKept)
-	case s.tally.kept == 0 && s.tally.tight(j.outage):
-		return judged(event.VerdictNATPortRewrite, oddsTight, becauseTight)
 	}
 	return unknown(becauseOne)
 }
@@ -305,8 +315,10 @@ func (j *Judge) Reject(e *event.SYNReject) {
 
 // rejected judges a SYN by the rule that refused it.
 func (t *tuple) rejected(r *refused, e *event.SYNReject) event.Judgement {
-	if r.ts && t.duplicate(r.v) {
-		return judged(event.VerdictOldDuplicate, oddsDuplicate, becauseDuplicate)
+	if r.ts {
+		if v, ok := t.duplicate(r); ok {
+			return v
+		}
 	}
 	if r.ts && r.old != 0 && r.since != 0 && int32(r.v-r.old) < 0 &&
 		(&line{v: r.old, at: r.since}).relate(r.v, r.at) == late {

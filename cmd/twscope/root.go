@@ -15,6 +15,7 @@ const (
 	exitOK    = 0
 	exitError = 1
 	exitUsage = 2
+	exitMatch = 3
 )
 
 // usageError is a command line that makes no sense.
@@ -22,6 +23,12 @@ type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
+
+// matchError is what a gate such as --fail-on was set for: nothing went wrong
+// but what was looked at.
+type matchError struct{ what string }
+
+func (e matchError) Error() string { return e.what }
 
 // run runs a command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -40,6 +47,9 @@ func execute(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintf(stderr, "See '%s --help'.\n", cmd.CommandPath())
 		return exitUsage
+	}
+	if _, ok := errors.AsType[matchError](err); ok {
+		return exitMatch
 	}
 	return exitError
 }
@@ -62,7 +72,7 @@ func newRootCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
+	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newCompareCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

@@ -204,8 +204,8 @@ func slow(v *Verdict, accounts []*account) string {
 	if seconds < slowS || 2*a.made() < v.Connections.Made {
 		return ""
 	}
-	return fmt.Sprintf("not your client's ports: a connection to %s stays open for %s s on average, so %s at a time make no more than %s a second%s",
-		a.place(), number(seconds), number(inUse), number(inUse/seconds), used(v))
+	return join(fmt.Sprintf("not your client's ports: a connection to %s stays open for %s s on average, so %s at a time make no more than %s a second",
+		a.place(), number(seconds), number(inUse), number(inUse/seconds)), used(v))
 }
 
 // used says how much of a budget was used at most.
@@ -213,7 +213,7 @@ func used(v *Verdict) string {
 	if v.Ports == nil {
 		return ""
 	}
-	return ", and at most " + percent(v.Ports.Share) + " of the local ports were in use"
+	return "at most " + percent(v.Ports.Share) + " of the local ports were in use"
 }
 
 func (c *Collector) notClient(v *Verdict, accounts []*account) string {
@@ -223,20 +223,20 @@ func (c *Collector) notClient(v *Verdict, accounts []*account) string {
 	} else if n := plus(uint64(len(v.Destinations)), v.DestinationsOmitted); n > 1 {
 		where = " to " + several(n, "destination", "destinations")
 	}
-	text := "not your client: " + several(v.Connections.Made, "connection", "connections") + where + " got through"
+	failed, refused := "", ""
 	if c.sees("connect_fail") {
-		text += ", no connect() failed for want of a port"
+		failed = "no connect() failed for want of a port"
 	}
-	text += used(v)
-	if c.sees("syn_refused") {
-		if n := plus(v.Refusals.Unanswered, v.Refusals.StaleACKs); n > 0 {
-			text += "; " + several(n, "SYN was refused or left unanswered, which is", "SYNs were refused or left unanswered, which are") + " few"
-		} else {
-			text += ", and no SYN was refused or left unanswered"
-		}
+	few := plus(v.Refusals.Unanswered, v.Refusals.StaleACKs)
+	switch {
+	case few > 0:
+		refused = several(few, "SYN was refused or left unanswered, which is", "SYNs were refused or left unanswered, which are") + " few"
+	case c.sees("syn_refused"):
+		refused = "no SYN was refused or left unanswered"
 	}
+	text := "not your client: " + join(several(v.Connections.Made, "connection", "connections")+where+" got through", failed, used(v), refused)
 	if v.Ports != nil && v.Ports.Share >= closeShare {
-		text += "; a little more load and " + v.Ports.place() + " is out of reach for want of ports"
+		text += "; with a little more load the ports towards " + v.Ports.place() + " run out"
 	}
 	return text
 }
@@ -271,11 +271,12 @@ func (c *Collector) doubts(v *Verdict) []string {
 		if slight && l.Count < all/slightLoss || l.Of == event.KindSYN.String() {
 			continue
 		}
-		what := l.Of
-		if what == "" {
-			what = "several kinds of"
+		what := strings.TrimSpace(l.Of + " event")
+		text := several(l.Count, what+" is", what+"s are") + " missing (" + l.Hop + ")"
+		if l.Why != "" {
+			text += ": " + l.Why
 		}
-		add("%s missing (%s): %s", several(l.Count, what+" event is", what+" events are"), l.Hop, l.Why)
+		add("%s", text)
 	}
 	for _, r := range v.Unreconciled {
 		if r.Why == "" && size(r.Difference) > size(r.Kernel)/slightLoss {

@@ -188,16 +188,16 @@ func (c *Collector) timeWait(t *event.TimeWait) {
 		return
 	}
 	c.flow.connection()
-	c.sign()
+	c.sign(c.now)
 	if a := c.accounts.of(&t.Socket); a != nil {
 		a.entered++
 	}
 }
 
-// sign notes that connections are made at present.
-func (c *Collector) sign() {
+// sign notes that connections were made, from a time to the present.
+func (c *Collector) sign(from int64) {
 	if c.first == 0 {
-		c.first = c.now
+		c.first = from
 	}
 	c.last = c.now
 }
@@ -270,13 +270,17 @@ func (r *refusals) refuse(v event.Verdict, n uint64) {
 func (c *Collector) destinations(ev *event.Destinations) {
 	var waiting uint64
 	var rate float64
+	before := c.began
+	if c.latest != nil {
+		before = c.latest.Time
+	}
 	for i := range ev.List {
 		d := &ev.List[i]
 		a := c.accounts.listed(d)
 		was := a.made()
 		a.budget(c.now, d)
 		if a.made() > was {
-			c.sign()
+			c.sign(before)
 		}
 		waiting, rate = plus(waiting, uint64(d.TimeWait)), rate+d.Rate
 	}

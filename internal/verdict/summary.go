@@ -109,7 +109,7 @@ func (c *Collector) connections(accounts []*account) Connections {
 		n.ActiveS = rounded(max(float64(c.last-c.first)/1e9, 1))
 		n.MeanPerS = rounded(float64(n.Made) / n.ActiveS)
 	}
-	n.PeakPerS = rounded(max(c.ratePeak, float64(c.flow.busiest)))
+	n.PeakPerS = rounded(max(c.ratePeak, float64(c.flow.busiest), n.MeanPerS))
 	return n
 }
 

@@ -82,7 +82,7 @@ func portExhaustionDoc() Code {
 			"bound_without_no_port, as soon as the next destinations event tells the rates, or after 1 s without. " +
 			"Closes when no connect() has failed for 15 s and a tenth of the ports is free, or none has for 75 s. Two numbers of failures are told where they are known: " +
 			"those of connect() in the kernel, and calls of the program. The latter is known of programs built by Go only, of which each is taken to call net.Dial, " +
-			"which tries three times. The rate that a budget sustains is ports / 60 s, of connections that this host closes first; those that the other side closes, " +
+			"which tries three times; one that succeeds at a later try counts in part. The rate that a budget sustains is ports / 60 s, of connections that this host closes first; those that the other side closes, " +
 			"or that end by RST, take a port only while they are open. The kernel's timer is late by up to 2 s (HZ=250), " +
 			"4.1 s (HZ=1000) or 5.1 s (HZ=100), so a load above 96, 93 or 92 % of that rate can fail now and then.",
 		Confidence: "0.97: that connect() failed is what the kernel returned; the cause is computed from the budget at that instant. " +

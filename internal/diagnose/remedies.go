@@ -66,17 +66,17 @@ func plainly(n uint32) string {
 
 func (v *view) keepAlive() event.Remedy {
 	now := v.budget.SustainableRate
-	if load := v.pressing(); load > now && now > 0 {
+	if load := v.burden(); load > now && now > 0 {
 		n := math.Ceil(load / now)
 		return keepAlive.remedy(fmt.Sprintf("with %s or more on each connection %s needs no more than the %s conn/s that this budget sustains: %s / %s",
-			several(int64(n), "request", "requests"), v.burden(), atLeast(now), about(load), atLeast(now)))
+			several(int64(n), "request", "requests"), v.burdenText(), atLeast(now), about(load), atLeast(now)))
 	}
 	return keepAlive.remedy(fmt.Sprintf("with n requests on each connection, n times the %s requests/s that this budget sustains now", atLeast(now)))
 }
 
-// burden names the load that the ports must suffice for.
-func (v *view) burden() string {
-	text := "the load of " + about(v.pressing())
+// burdenText names what the ports must suffice for.
+func (v *view) burdenText() string {
+	text := "the load of " + about(v.burden())
 	if v.mixed() {
 		text += " that this host closes first"
 	}
@@ -153,7 +153,7 @@ func (v *view) timestamps() (event.Remedy, bool) {
 // another counts how many budgets like this one the load needs.
 func (v *view) another(a Advice) event.Remedy {
 	n, each := v.budget.PortsTotal, v.budget.SustainableRate
-	load := v.pressing()
+	load := v.burden()
 	if v.budget.TimeWait == 0 || each <= 0 {
 		return a.remedy(ports(n) + " more at a time for each")
 	}
@@ -162,7 +162,7 @@ func (v *view) another(a Advice) event.Remedy {
 	}
 	need := int64(math.Ceil(load / each))
 	return a.remedy(fmt.Sprintf("%s conn/s more for each, so %s needs %s in all: %s / %s",
-		atLeast(each), v.burden(), group(need), about(load), atLeast(each)))
+		atLeast(each), v.burdenText(), group(need), about(load), atLeast(each)))
 }
 
 // reachable are the ports that every program may be given.

@@ -190,11 +190,18 @@ func (v *view) rates() string {
 	if !v.rated {
 		return fmt.Sprintf("this budget sustains %s conn/s, the load is unknown", atLeast(v.budget.SustainableRate))
 	}
+	was := ""
 	if v.mixed() {
-		return fmt.Sprintf("this budget sustains %s conn/s that this host closes first; of the load of %s that is %s",
-			atLeast(v.budget.SustainableRate), about(v.load()), about(v.pressing()))
+		if v.subsided() {
+			was = fmt.Sprintf(", and was %s of %s until connect() failed", about(v.before.here), about(v.before.load))
+		}
+		return fmt.Sprintf("this budget sustains %s conn/s that this host closes first; of the load of %s that is %s%s",
+			atLeast(v.budget.SustainableRate), about(v.load()), about(v.pressing()), was)
 	}
-	return fmt.Sprintf("this budget sustains %s conn/s, the load is %s", atLeast(v.budget.SustainableRate), about(v.load()))
+	if v.subsided() {
+		was = ", and was " + about(v.before.load) + " until connect() failed"
+	}
+	return fmt.Sprintf("this budget sustains %s conn/s, the load is %s%s", atLeast(v.budget.SustainableRate), about(v.load()), was)
 }
 
 // failures tells both numbers where both are known.

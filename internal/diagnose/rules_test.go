@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,34 @@ func TestMixedEndings(t *testing.T) {
 			r.check()
 		})
 	}
+}
+
+// TestLoadBeforeFailure: wrk gives up a connection that fails, so that the load
+// afterwards does not tell why the ports have run out.
+func TestLoadBeforeFailure(t *testing.T) {
+	r := newRun(t, map[string]string{"net.ipv4.tcp_tw_reuse": "0"})
+	d := full()
+	d.TimeWait, d.Refused, d.Failed, d.ClosedHere, d.ExhaustedInS = 500, event.Refused{NoTimestamps: 500}, 0, 500, -1
+	want(t, r.after(time.Second).budget(d), "")
+	r.after(500 * time.Millisecond).feed(connectFail())
+	d = full()
+	d.Rate = 5
+	got := r.after(500 * time.Millisecond).budget(d)
+	want(t, got, "port-exhaustion:open")
+	contains(t, got[0].Summary, "sustains 16 conn/s, the load is 6, and was 900 until connect() failed")
+	contains(t, remedy(got[0], "keep connections alive").Buys, "with 54 requests or more on each connection the load of 900")
+	contains(t, remedy(got[0], "use more source addresses").Buys, "the load of 900 needs 54 in all")
+
+	// It fails on after the load has come back: that is told.
+	d.Rate, d.Failed = 600, 2
+	r.after(500 * time.Millisecond).feed(connectFail())
+	got = r.after(500 * time.Millisecond).budget(d)
+	want(t, got, "port-exhaustion:update")
+	contains(t, got[0].Summary, "the load is 601")
+	if strings.Contains(got[0].Summary, "until connect() failed") {
+		t.Errorf("the load before is of no interest: %s", got[0].Summary)
+	}
+	r.check()
 }
 
 // TestEndingsChange: the share is that of the latest connections.

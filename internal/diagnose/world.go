@@ -95,6 +95,7 @@ type destination struct {
 	keeps   float64
 	closed  uint64 // by this host first, when that was counted last
 	stopped uint64 // and in any way
+	before  demand // the latest before connect() failed
 
 	fail      failure
 	failures  uint64 // connect_fail events for want of a port
@@ -125,6 +126,23 @@ func (d *destination) load() float64 { return d.budget.Rate + d.failing }
 
 // pressing is the part of the load that the ports must suffice for.
 func (d *destination) pressing() float64 { return d.load() * d.keeps }
+
+// demand is a load, and what of it the ports must suffice for.
+type demand struct{ load, here float64 }
+
+// subsided tells whether the budget would sustain the load as it is now, and
+// not as it was before connect() failed: many a program gives up then.
+func (d *destination) subsided() bool {
+	return d.lastFail != 0 && d.pressing() <= d.budget.SustainableRate && d.before.here > d.budget.SustainableRate
+}
+
+// burden is what the ports must suffice for.
+func (d *destination) burden() float64 {
+	if d.subsided() {
+		return d.before.here
+	}
+	return d.pressing()
+}
 
 // mixed tells whether that is notably less than the load.
 func (d *destination) mixed() bool { return d.keeps < 0.9 }
@@ -168,6 +186,9 @@ func (d *destination) takeBudget(b *event.Destination, now int64) {
 	}
 	d.takeEndings(b)
 	d.budget, d.at, d.listed, d.away, d.rated = *b, now, true, false, true
+	if d.lastFail == 0 || now-d.lastFail > troubleGap {
+		d.before = demand{d.load(), d.pressing()}
+	}
 }
 
 // takeAbsence notes that a destination is in no budget any more.

@@ -62,7 +62,7 @@ func destinationSchema() map[string]any {
 			"the timer of the kernel may add 2 s (HZ=250), 4.1 s (HZ=1000) or 5.1 s (HZ=100)")),
 		inner("reused", u64("TIME_WAIT sockets that connect() took over, since the start of the run")),
 		inner("failed", u64("connect() calls of the kernel that failed, since the start of the run")),
-		inner("failed_calls", u64("calls of programs that failed, since the start of the run: of programs built by Go only, each taken for net.Dial, which makes 3 calls of the kernel")),
+		inner("failed_calls", u64("calls of programs that failed, since the start of the run: of programs built by Go only, each taken for net.Dial, which makes 3 calls of the kernel (one that succeeds at a later try counts in part)")),
 		inner("closed_here", u64("connections that this host closed first, which leaves TIME_WAIT, since the start of the run")),
 		inner("closed_there", u64("connections that the peer closed first, since the start of the run")),
 		inner("closed_reset", u64("connections that ended by RST, since the start of the run")),

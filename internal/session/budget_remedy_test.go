@@ -47,7 +47,7 @@ func lingering(t *testing.T) play {
 		p.opens(w, "port-exhaustion-soon")
 		zero := 0
 		p.keep(t, lab.Load{Rate: pace, ClosesFirst: true, Dial: lab.Dial{Linger: &zero}}, 15*time.Second)
-	}, p.saw("port-exhaustion-soon", "")}
+	}, p.saw("port-exhaustion-soon", "ended by RST")}
 }
 
 // closedThere: as by "Connection: close", the server begins to close first.
@@ -60,7 +60,7 @@ func closedThere(t *testing.T) play {
 		p.serving.Stop()
 		serve(t, p.server, lab.Server{Port: 8080, ClosesFirst: true})
 		p.keep(t, lab.Load{Rate: pace}, 15*time.Second)
-	}, p.saw("port-exhaustion-soon", "")}
+	}, p.saw("port-exhaustion-soon", "ended by the peer's FIN first")}
 }
 
 // cured: the ports have run out; RST, and an end to what was in TIME_WAIT.

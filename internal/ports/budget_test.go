@@ -125,8 +125,16 @@ func TestRateWhenDry(t *testing.T) {
 	for i := range 60 {
 		b.Fail(fail(start + seconds(5+float64(i)/20)))
 	}
-	if d := only(t, b, start+seconds(8)); d.Rate != 0 {
-		t.Errorf("rate %g after 3 s without a connection, want 0", d.Rate)
+	for at := 8.0; at < 20; at += 0.25 {
+		if d := only(t, b, start+seconds(at)); d.Rate != 0 {
+			t.Fatalf("rate %g at %g s, after %g s without a connection, want 0", d.Rate, at, at-5)
+		}
+	}
+	for i := range 100 {
+		b.Enter(timeWait(start+seconds(20+float64(i)/20), client, uint16(11_000+i), server))
+	}
+	if d := only(t, b, start+seconds(25)); d.Rate < 10 || d.Rate > 22 {
+		t.Errorf("rate %g of what succeeds again, want 20 soon", d.Rate)
 	}
 }
 

@@ -152,20 +152,22 @@ func (d *destination) roll(beat uint32) {
 	d.swept = beat
 }
 
-// Over how many beats a rate is the mean.
+// Over how many beats a rate is the mean: of few, and of no more than have begun
+// since, when connect() has failed.
 const (
 	usualWindow = 8
 	dryWindow   = 2
 )
 
 // window is over how many beats the rate of new connections is the mean. Once
-// connect() fails it is over few: from then on the load is what fails, and what
-// succeeded before must not be added to that.
+// connect() fails the load is what fails, and what succeeded before must not be
+// added to that; nor may it come back when the failures are over.
 func (b *Book) window(d *destination) uint32 {
-	if d.lastDry != 0 && b.now-d.lastDry < failing {
-		return dryWindow
+	if d.lastDry == 0 {
+		return usualWindow
 	}
-	return usualWindow
+	beats := (b.now - d.lastDry) / (beatMS * msPerNS)
+	return uint32(min(max(beats, dryWindow), usualWindow))
 }
 
 // quiet is how long nothing happens until a next event is a new activity.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/twscope/twscope/internal/diagnose"
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/eventlog"
+	"github.com/twscope/twscope/internal/verdict"
 )
 
 // replayOptions are the flags of replay.
@@ -31,10 +31,10 @@ func newReplayCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Draw the conclusions from an event log or a packet capture",
-		Long: "Read an event log and tell the findings that follow from its events, as the run that\n" +
-			"wrote it did. It needs no root. Findings that the log holds are passed over.\n" +
-			"With --check nothing is told but the first difference to the findings in the log, and\n" +
-			"any difference is an error.\n\n" +
+		Long: "Read an event log and tell the findings and the verdict that follow from its events, as\n" +
+			"the run that wrote it did. It needs no root. Those that the log holds are passed over.\n" +
+			"With --check nothing is told but the first difference to those in the log, and any\n" +
+			"difference is an error. In JSON the verdict stands in the stop event, as in the log.\n\n" +
 			"Or read a packet capture, pcap or pcapng, and tell which SYNs its servers refused on\n" +
 			"sockets in TIME_WAIT, why, and the findings. The capture should hold both directions and\n" +
 			"128 bytes of each packet, or more: tcpdump -s 128 -w FILE tcp\n\n" +
@@ -46,7 +46,7 @@ func newReplayCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "text", "write as text, or as json, lines like those in the log (`FORMAT`)")
-	f.BoolVar(&o.check, "check", false, "compare with the findings in the log, and fail if they differ")
+	f.BoolVar(&o.check, "check", false, "compare with the findings and the verdict in the log, and fail if they differ")
 	f.BoolVar(&o.all, "all", false, "read the rotated files of the log first")
 	f.BoolVar(&o.utc, "utc", false, "show times in UTC, not in local time")
 	f.StringVar(&o.color, "color", "auto", "colour: auto, always or never; auto respects NO_COLOR (`WHEN`)")
@@ -92,7 +92,7 @@ func (o *replayOptions) forLogs() string {
 
 func replayLog(cmd *cobra.Command, r *eventlog.Reader, o replayOptions, text tailText) error {
 	out := bufio.NewWriter(cmd.OutOrStdout())
-	p := &replay{out: out, enc: event.NewEncoder(), engine: diagnose.New(), opts: o, text: text}
+	p := &replay{out: out, enc: event.NewEncoder(), analysis: verdict.NewReplay(), opts: o, text: text, style: verdictStyle(cmd.OutOrStdout(), text.color)}
 	err := p.run(cmd.Context(), r)
 	if ferr := out.Flush(); err == nil {
 		err = ferr
@@ -105,17 +105,19 @@ func replayLog(cmd *cobra.Command, r *eventlog.Reader, o replayOptions, text tai
 
 // replay reads a log and draws conclusions.
 type replay struct {
-	out    *bufio.Writer
-	enc    *event.Encoder
-	engine *diagnose.Engine
-	text   tailText
-	opts   replayOptions
+	out      *bufio.Writer
+	enc      *event.Encoder
+	analysis *verdict.Replay
+	text     tailText
+	style    verdict.Style
+	opts     replayOptions
 
 	events, findings uint64
 	unknown, members uint64 // events and members that this version does not know
 	missing          uint64 // by the loss events
 	firstPart        int    // of the first start event
 	began, stopped   bool
+	stop             event.Stop // the last one, with the verdict that is drawn
 	// For --check: findings that the log has not shown yet, as lines, and
 	// those of the log that have not been drawn yet.
 	drawn, recorded [][]byte
@@ -179,13 +181,19 @@ func (p *replay) take(ev event.Event) error {
 	if p.opts.check && ev.Kind() == event.KindFinding {
 		p.recorded = append(p.recorded, p.enc.Append(nil, ev))
 	}
-	for _, f := range p.engine.Feed(ev) {
+	for _, f := range p.analysis.Feed(ev) {
 		p.findings++
 		if err := p.tell(f); err != nil {
 			return err
 		}
 	}
-	return p.compare()
+	if err := p.compare(); err != nil {
+		return err
+	}
+	if stop, ok := ev.(*event.Stop); ok {
+		return p.conclude(stop)
+	}
+	return nil
 }
 
 func (p *replay) tell(f *event.Finding) error {
@@ -233,7 +241,7 @@ func (p *replay) end() error {
 		return p.differs("recorded: nothing", "replayed: "+string(p.drawn[0]))
 	}
 	p.compared--
-	return nil
+	return p.tellVerdict()
 }
 
 // account sums up what was read.

@@ -15,6 +15,7 @@ import (
 	"github.com/twscope/twscope/internal/diagnose"
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/event/eventtest"
+	"github.com/twscope/twscope/internal/verdict"
 )
 
 // record writes events as a run does, with the findings that follow.
@@ -137,8 +138,13 @@ func TestReplayJSON(t *testing.T) {
 			if code != exitOK || !strings.HasPrefix(stderr, tt.account) {
 				t.Errorf("exit code %d: %s", code, stderr)
 			}
-			if stdout != recorded.String() {
+			last, found := strings.CutPrefix(stdout, recorded.String())
+			if !found {
 				t.Errorf("got\n%srecorded\n%s", stdout, recorded.String())
+			}
+			eventtest.Validate(t, []byte(last))
+			if !strings.Contains(last, `"event":"stop"`) || !strings.Contains(last, `"verdict":{"schema":"1.0","answer":"10.0.0.2:8080: all 1,000 local ports`) {
+				t.Errorf("the last line is %s", last)
 			}
 		})
 	}
@@ -153,6 +159,14 @@ func writeFile(t *testing.T, path, text string) {
 
 func TestReplayCheck(t *testing.T) {
 	log := record(t, story()...)
+	events := story()
+	r := verdict.NewReplay()
+	for _, ev := range events {
+		r.Feed(ev)
+	}
+	v := r.Verdict()
+	events[len(events)-1].(*event.Stop).Conclusion = v.Encode()
+	concluded := record(t, events...)
 	lines := strings.SplitAfter(log, "\n")
 	without := func(n int) string {
 		return strings.Join(append(append([]string(nil), lines[:n]...), lines[n+1:]...), "")
@@ -170,6 +184,8 @@ func TestReplayCheck(t *testing.T) {
 	}{
 		{"same", log, "5 findings compared", exitOK},
 		{"cut before a finding", strings.Join(lines[:first], ""), "0 findings compared; note: the log ends without a stop event", exitOK},
+		{"same verdict", concluded, "5 findings compared", exitOK},
+		{"changed verdict", strings.Replace(concluded, `"made":`, `"made":7`, 1), "the replay differs from the log at the verdict, of event 14:\nrecorded: {", exitError},
 		{"changed", strings.Replace(log, "the load is 900", "the load is 901", 1), "the replay differs from the log at finding 1, of event 5:\nrecorded: ", exitError},
 		{"one more", strings.Join(append(append([]string(nil), lines[:len(lines)-2]...), lines[first], lines[len(lines)-2]), ""), "replayed: nothing", exitError},
 		{"last one missing", without(len(lines) - 3), "recorded: nothing", exitError},

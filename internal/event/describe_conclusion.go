@@ -149,7 +149,7 @@ func conclusionFinding() map[string]any {
 		inner("severity", enumSchema("the worst that it had", severityNames[:])),
 		inner("closed", typed("boolean", "its cause had gone by the end")),
 		inner("subject", typed("string", "what it is about, such as an address and port")),
-		inner("summary", typed("string", "one sentence, the last one while it was open")),
+		inner("summary", typed("string", "one sentence, the last one while it was open and the load no less than half of the greatest")),
 		inner("first", conclusionTime("its first event")),
 		inner("last", conclusionTime("its last event")),
 		inner("confidence", with(numberSchema("from 0 to 1"), "maximum", 1)),

@@ -241,53 +241,69 @@ func (c *Collector) notClient(v *Verdict, accounts []*account) string {
 	return text
 }
 
+// notObserved begins the doubt about an observation that was not made.
+const notObserved = "not observed: "
+
 // doubts are why the answer may be wrong.
 func (c *Collector) doubts(v *Verdict) []string {
-	list := []string{}
-	add := func(format string, args ...any) {
-		if len(list) < listedLosses {
-			list = append(list, fmt.Sprintf(format, args...))
-		}
-	}
-	switch {
-	case c.start == nil:
-		add("the log has no start event: what was observed is not known")
-	case c.start.Part > 0:
-		add("the log begins with part %d of its run: what came before is not in it", c.start.Part)
-	}
-	if c.stop == nil {
-		add("the run has not ended, or its end is not in the log")
-	}
-	if c.start != nil {
-		for _, o := range essential()[:3] { // those about clients
-			if !c.sees(o.name) {
-				add("not observed: %s", o.without)
-			}
-		}
-	}
-	all := plus(v.Connections.Made, v.TimeWait.Entered)
-	for _, l := range v.Lost {
-		slight := l.Of == "" || l.Of == event.KindTimeWait.String() || l.Of == event.KindTWReuse.String() || l.Hop == "sample" || l.Hop == "owner"
-		if slight && l.Count < all/slightLoss || l.Of == event.KindSYN.String() {
-			continue
-		}
-		what := strings.TrimSpace(l.Of + " event")
-		text := several(l.Count, what+" is", what+"s are") + " missing (" + l.Hop + ")"
-		if l.Why != "" {
-			text += ": " + l.Why
-		}
-		add("%s", text)
-	}
+	list := c.gaps()
+	list = append(list, missing(v)...)
 	for _, r := range v.Unreconciled {
 		if r.Why == "" && size(r.Difference) > size(r.Kernel)/slightLoss {
-			add("the kernel's counter %s tells %d where twscope saw %d (network namespace %d)", r.Counter, r.Kernel, r.TWScope, r.NetNS)
+			list = append(list, fmt.Sprintf("the kernel's counter %s tells %d where twscope saw %d (network namespace %d)", r.Counter, r.Kernel, r.TWScope, r.NetNS))
 		}
 	}
 	if n := c.evicted; n > 0 {
-		add("%s forgotten for want of room", several(n, "destination was", "destinations were"))
+		list = append(list, several(n, "destination was", "destinations were")+" forgotten for want of room")
 	}
 	if n := plus(c.accounts.crowded, c.findings.omitted); n > 0 {
-		add("the verdict had no room for %s", several(n, "event", "events"))
+		list = append(list, "the verdict had no room for "+several(n, "event", "events"))
+	}
+	return list[:min(len(list), listedDoubts)]
+}
+
+// gaps are the parts of the run that are not in the log, or were not observed.
+func (c *Collector) gaps() []string {
+	list := []string{}
+	switch {
+	case c.start == nil:
+		list = append(list, "the log has no start event: what was observed is not known")
+	case c.start.Part > 0:
+		list = append(list, fmt.Sprintf("the log begins with part %d of its run: what came before is not in it", c.start.Part))
+	}
+	if c.stop == nil {
+		list = append(list, "the run has not ended, or its end is not in the log")
+	}
+	if c.start == nil {
+		return list
+	}
+	for _, o := range essential()[:3] { // those about clients
+		if !c.sees(o.name) {
+			list = append(list, notObserved+o.without)
+		}
+	}
+	return list
+}
+
+// missing tells of lost lines that matter: of rare events each does, of
+// connections a hundredth.
+func missing(v *Verdict) []string {
+	var list []string
+	all := plus(v.Connections.Made, v.TimeWait.Entered)
+	for _, l := range v.Lost {
+		switch l.Of {
+		case event.KindSYN.String():
+			continue // the answer does not depend on them
+		case "", event.KindTimeWait.String(), event.KindTWReuse.String():
+			if l.Count < all/slightLoss {
+				continue
+			}
+		}
+		text := several(l.Count, strings.TrimSpace(l.Of+" event")+" is", strings.TrimSpace(l.Of+" events")+" are") + " missing (" + l.Hop + ")"
+		if l.Why != "" {
+			text += ": " + l.Why
+		}
+		list = append(list, text)
 	}
 	return list
 }

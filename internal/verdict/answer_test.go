@@ -88,7 +88,7 @@ func answerCases() []answerCase {
 	half := healthy()
 	return []answerCase{
 		{"ports run out", exhausted(), verdict.BasisFinding, "critical", []string{
-			"10.0.0.2:80: all 1,000 local ports of 10.0.0.1 are in TIME_WAIT (wrk[4123])", "it is over since 12:00:43 UTC",
+			"10.0.0.2:80: all 1,000 local ports of 10.0.0.1 are in TIME_WAIT (wrk[4123])", "the load is 500", "it is over since 12:00:43 UTC",
 		}, nil},
 		{"nothing fails", healthy(), verdict.BasisNotClient, "none", []string{
 			"not your client: 400 connections to 10.0.0.2:80 got through, no connect() failed for want of a port, " +

@@ -165,6 +165,12 @@ func (l *Loss) text() string {
 	return text
 }
 
+// unseen are the lines about what was not seen, without those that stand among
+// the doubts.
+func (v *Verdict) unseen() []string {
+	return slices.DeleteFunc(slices.Clone(v.NotSeen), func(s string) bool { return slices.Contains(v.Doubts, notObserved+s) })
+}
+
 // lostTexts are all lines about what is missing.
 func (v *Verdict) lostTexts() []string {
 	var list []string

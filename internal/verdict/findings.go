@@ -31,6 +31,7 @@ type found struct {
 	rank     int // of its code
 	opened   int64
 	remedies []event.Remedy
+	load     float64 // the greatest of its evidence, 1/s
 }
 
 // findings keeps what was found.
@@ -80,13 +81,24 @@ func (l *findings) take(ev *event.Finding, ranks map[string]int) {
 	if f.Closing = ""; f.Closed {
 		f.Closing = clip(ev.Summary, maxText)
 	}
-	if !f.Closed || f.Summary == "" {
-		f.Summary, f.Confidence = clip(ev.Summary, maxText), ev.Confidence
-	}
 	f.Evidence = evidence(ev.Evidence)
-	if len(ev.Remedies) > 0 {
+	if tells := f.tells(ev); f.Summary == "" || !f.Closed && tells {
+		f.Summary, f.Confidence = clip(ev.Summary, maxText), ev.Confidence
 		f.remedies = slices.Clone(ev.Remedies[:min(len(ev.Remedies), maxRemedies)])
 	}
+}
+
+// tells is whether an event tells of the load that the finding is about: one
+// at the end of the load would say how little is left of it, and offer
+// remedies for that.
+func (f *found) tells(ev *event.Finding) bool {
+	i := slices.IndexFunc(ev.Evidence, func(f event.Fact) bool { return f.Name == "load" })
+	if i < 0 {
+		return true
+	}
+	load := ev.Evidence[i].Number
+	f.load = max(f.load, load)
+	return load >= f.load/2
 }
 
 func (l *findings) code(ev *event.Finding, first bool) {

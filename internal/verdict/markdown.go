@@ -33,7 +33,7 @@ func (v *Verdict) Markdown() string {
 		markdownMore(&b, omitted(v.RemediesOmitted, "remedy", "remedies"))
 	}
 	markdownList(&b, "Doubts", v.Doubts)
-	markdownList(&b, "Not seen", v.NotSeen)
+	markdownList(&b, "Not seen", v.unseen())
 	markdownList(&b, "Lost", v.lostTexts())
 	return b.String()
 }

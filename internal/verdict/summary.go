@@ -16,6 +16,7 @@ const (
 	listedDestinations = 5
 	listedNotSeen      = 16
 	listedLosses       = 12
+	listedDoubts       = 12
 	listedCounters     = 8
 	listedFilters      = 8
 )

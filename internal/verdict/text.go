@@ -20,7 +20,7 @@ func (v *Verdict) Text(s Style) string {
 	v.writeFindings(p)
 	v.writeRemedies(p)
 	p.list("Doubts", v.Doubts)
-	p.list("Not seen", v.NotSeen)
+	p.list("Not seen", v.unseen())
 	p.list("Lost", v.lostTexts())
 	if v.Truncated {
 		p.list("Cut", []string{"lists were cut to fit into the event log"})

@@ -200,7 +200,9 @@ type Finding struct {
 	Closed   bool   `json:"closed"`   // its cause had gone by the end
 	// Subject says what it is about, such as "10.0.0.2:8080".
 	Subject string `json:"subject"`
-	Summary string `json:"summary"` // one sentence, the last one while it was open
+	// Summary is one sentence, the last one while it was open and the load no
+	// less than half of the greatest.
+	Summary string `json:"summary"`
 	// Closing is what was said when it closed; empty: it did not.
 	Closing    string    `json:"closing,omitempty"`
 	First      time.Time `json:"first"` // its first event

@@ -69,10 +69,18 @@ func TestMixedEndings(t *testing.T) {
 	}{
 		{"all here", [3]uint64{1000, 0, 0}, "sustains 16 conn/s, the load is 900", "with 54 requests", "the load of 900 needs 54 in all: 900 / 16", 0, false},
 		{"too few to tell", [3]uint64{9, 10, 0}, "sustains 16 conn/s, the load is 900", "with 54 requests", "the load of 900 needs 54 in all: 900 / 16", 0, false},
-		{"most there", [3]uint64{100, 900, 0}, "sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
-			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true},
-		{"most by RST", [3]uint64{100, 0, 900}, "sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
-			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true},
+		{
+			"most there",
+			[3]uint64{100, 900, 0},
+			"sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true,
+		},
+		{
+			"most by RST",
+			[3]uint64{100, 0, 900},
+			"sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -119,6 +127,25 @@ func TestLoadBeforeFailure(t *testing.T) {
 	if strings.Contains(got[0].Summary, "until connect() failed") {
 		t.Errorf("the load before is of no interest: %s", got[0].Summary)
 	}
+	r.check()
+}
+
+// TestFailuresBeforeBudget: a finding that is told without a budget takes
+// nothing away from the load that the next one tells of.
+func TestFailuresBeforeBudget(t *testing.T) {
+	r := newRun(t, map[string]string{"net.ipv4.tcp_tw_reuse": "0"})
+	d := full()
+	d.TimeWait, d.Refused, d.Failed, d.ExhaustedInS, d.Rate = 999, event.Refused{NoTimestamps: 999}, 0, -1, 100
+	want(t, r.after(time.Second).budget(d), "")
+	for range 50 {
+		r.feed(connectFail())
+	}
+	want(t, r.after(1100*time.Millisecond).feed(connectFail()), "port-exhaustion:open")
+	d = full()
+	d.Rate, d.Failed = 0, 110
+	got := r.after(time.Millisecond).budget(d)
+	want(t, got, "port-exhaustion:update")
+	contains(t, got[0].Summary, "the load is 100;")
 	r.check()
 }
 

@@ -90,6 +90,7 @@ type destination struct {
 	// failing is the pace of failed calls of programs where known how many
 	// kernel calls one makes, and else of failed kernel calls, per second.
 	failing float64
+	failed  uint64 // kernel calls, by the latest budget
 	// keeps is the share of connections that this host closes first, of those
 	// that ended lately: they alone keep their port. 1 if few have ended.
 	keeps   float64
@@ -171,7 +172,7 @@ func (d *destination) calls() (uint64, bool) {
 // takeBudget brings in what a destinations event says.
 func (d *destination) takeBudget(b *event.Destination, now int64) {
 	if dt := float64(now-d.at) / 1e9; d.at != 0 && dt >= 0.5 {
-		failed := grown(d.budget.Failed, b.Failed)
+		failed := grown(d.failed, b.Failed)
 		if d.perCall > 0 {
 			failed /= uint64(d.perCall)
 		}
@@ -181,10 +182,11 @@ func (d *destination) takeBudget(b *event.Destination, now int64) {
 		d.failing = float64(failed) / dt
 	}
 	// A failure whose own line is missing, for want of room or by --rate.
-	if b.Failed > d.budget.Failed && b.ExhaustedInS == 0 && d.lastFail != 0 {
+	if b.Failed > d.failed && b.ExhaustedInS == 0 && d.lastFail != 0 {
 		d.lastFail = max(d.lastFail, now)
 	}
 	d.takeEndings(b)
+	d.failed = b.Failed
 	d.budget, d.at, d.listed, d.away, d.rated = *b, now, true, false, true
 	if d.lastFail == 0 || now-d.lastFail > troubleGap {
 		d.before = demand{d.load(), d.pressing()}

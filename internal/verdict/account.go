@@ -12,6 +12,10 @@ import (
 // maxAccounts bounds how many destinations have an account of their own.
 const maxAccounts = 4096
 
+// givenAtOnce is how many of them give way at a time, because to find the
+// idlest all have to be put in order.
+const givenAtOnce = maxAccounts / 8
+
 // total adds up a count that begins anew when whoever counts has forgotten.
 type total struct{ before, last uint64 }
 
@@ -173,20 +177,16 @@ func (l *accounts) open(t Target) *account {
 }
 
 // listed returns the account of a destination that a destinations event
-// lists. These are the busiest, so the idlest one gives way.
+// lists. These are the busiest, so the idlest ones give way.
 func (l *accounts) listed(d *event.Destination) *account {
 	t := Target{d.NetNS, d.Laddr, d.Raddr, d.Rport}
 	if a := l.by[t]; a != nil {
 		return a
 	}
 	if len(l.by) >= maxAccounts {
-		var least *account
-		for _, a := range l.by {
-			if least == nil || order(a, least) > 0 {
-				least = a
-			}
+		for _, a := range l.sorted()[maxAccounts-givenAtOnce:] {
+			l.giveUp(a)
 		}
-		l.giveUp(least)
 	}
 	return l.open(t)
 }

@@ -167,6 +167,9 @@ func TestAnswer(t *testing.T) {
 					t.Errorf("got  %s\nwant %s", v.Answer, want)
 				}
 			}
+			if len(v.Doubts) > 0 && strings.HasPrefix(v.Answer, "not your client: ") {
+				t.Errorf("%q in spite of %q", v.Answer, v.Doubts)
+			}
 			if len(v.Doubts) != len(tt.doubts) {
 				t.Errorf("doubts %q, want %q", v.Doubts, tt.doubts)
 			}
@@ -176,14 +179,5 @@ func TestAnswer(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestCertaintyIsEarned(t *testing.T) {
-	for _, tt := range answerCases() {
-		v := conclude(t, tt.events...)
-		if len(v.Doubts) > 0 && strings.HasPrefix(v.Answer, "not your client: ") {
-			t.Errorf("%s: %q in spite of %q", tt.name, v.Answer, v.Doubts)
-		}
 	}
 }

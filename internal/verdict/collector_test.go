@@ -162,7 +162,7 @@ func TestSecondRun(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	c := verdict.New()
 	c.Feed(start())
-	const many = 20_000
+	const many = 6000
 	for i := range uint32(many) {
 		ev := timeWait(1, 40000)
 		ev.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x0b000000+i))), 80)
@@ -243,14 +243,14 @@ func TestFeedAllocatesNothing(t *testing.T) {
 // bound, and that the same log gives the same verdict.
 func FuzzFeed(f *testing.F) {
 	f.Add(uint64(1), uint16(500))
-	f.Add(uint64(2), uint16(1500))
+	f.Add(uint64(2), uint16(900))
 	f.Fuzz(func(t *testing.T, seed uint64, n uint16) {
 		a, b := verdict.New(), verdict.NewReplay()
 		c := verdict.NewReplay()
 		r := rand.New(rand.NewPCG(seed, 1))
 		enc := event.NewEncoder()
 		kinds := event.Kinds()
-		for range n % 2000 {
+		for range n % 1000 {
 			k := kinds[r.IntN(len(kinds))]
 			if k == event.KindStart && r.IntN(50) > 0 {
 				k = event.KindFinding
@@ -304,7 +304,7 @@ func TestMemory(t *testing.T) {
 	}
 	kinds := []event.Kind{event.KindTimeWait, event.KindConnectFail, event.KindSYNRefused, event.KindFinding, event.KindDestinations, event.KindLoss}
 	feed := func() {
-		for i := range 10_000 {
+		for i := range 6000 {
 			c.Feed(eventtest.Random(r, kinds[i%len(kinds)]))
 		}
 	}

@@ -6,14 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/twscope/twscope/internal/event"
 )
 
-// Encode returns the verdict as a JSON object on one line, at most
-// event.MaxConclusion bytes long: what is longer has its lists cut, and says
-// "truncated": true. The stop event's schema describes it.
+// Encode returns the verdict as a JSON object on one line. That of a Collector
+// is at most event.MaxConclusion bytes long: what is longer has its lists cut,
+// and says "truncated": true. The schema of stop events describes it.
 func (v *Verdict) Encode() []byte {
 	short := *v
 	for keep := listedFindings; ; keep /= 2 {
@@ -33,7 +34,10 @@ func (v *Verdict) Encode() []byte {
 func (v *Verdict) cut(keep int) Verdict {
 	c := *v
 	c.Truncated = true
-	c.Findings, c.Remedies = first(v.Findings, keep), first(v.Remedies, keep)
+	c.Findings, c.Remedies = slices.Clone(first(v.Findings, keep)), first(v.Remedies, keep)
+	for i := range c.Findings {
+		c.Findings[i].Evidence = first(c.Findings[i].Evidence, 2*keep)
+	}
 	c.FindingsOmitted = plus(v.FindingsOmitted, uint64(len(v.Findings)-len(c.Findings)))
 	c.RemediesOmitted = plus(v.RemediesOmitted, uint64(len(v.Remedies)-len(c.Remedies)))
 	c.NotSeen, c.Lost, c.Unreconciled, c.Doubts = first(v.NotSeen, keep), first(v.Lost, keep), first(v.Unreconciled, keep), first(v.Doubts, keep)
@@ -44,7 +48,7 @@ func (v *Verdict) cut(keep int) Verdict {
 	return c
 }
 
-func first[T any](list []T, keep int) []T { return list[:min(len(list), keep)] }
+func first[L ~[]T, T any](list L, keep int) L { return list[:min(len(list), keep)] }
 
 // Parse reads what Encode has written, of this version or a later one of the
 // same major version.

@@ -85,7 +85,7 @@ func TestHostileText(t *testing.T) {
 
 // TestBound has more of everything than fits.
 func TestBound(t *testing.T) {
-	long := strings.Repeat(`\"`, 1<<10)
+	long := strings.Repeat(`\"`, 400)
 	s := start()
 	s.Lost = nil
 	for i := range 50 {
@@ -93,9 +93,9 @@ func TestBound(t *testing.T) {
 		s.Filters[fmt.Sprint(i, long)] = []string{long, long}
 	}
 	list := []event.Event{s}
-	for i := range 100 {
+	for i := range 50 {
 		f := &event.Finding{Header: at(1), ID: fmt.Sprint("x/", i), Code: fmt.Sprint("code-", i, long), Severity: event.SeverityWarning, Summary: fmt.Sprint(i, long)}
-		for j := range 30 {
+		for j := range 15 {
 			f.Evidence = append(f.Evidence, event.Fact{Name: fmt.Sprint(j), Text: long})
 			f.Remedies = append(f.Remedies, event.Remedy{Do: fmt.Sprint(i, j, long), Why: long, Buys: long, Caveat: long})
 		}
@@ -115,7 +115,7 @@ func TestBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !v.Truncated || len(v.Findings) == 0 || v.FindingsOmitted+uint64(len(v.Findings)) != 100 {
+	if !v.Truncated || len(v.Findings) == 0 || v.FindingsOmitted+uint64(len(v.Findings)) != 50 {
 		t.Errorf("truncated %t, %d findings and %d omitted", v.Truncated, len(v.Findings), v.FindingsOmitted)
 	}
 }
@@ -139,4 +139,48 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParse holds that whatever is read as a verdict can be written, and is
+// text only.
+func FuzzParse(f *testing.F) {
+	v := verdict.New().Verdict()
+	f.Add(v.Encode())
+	f.Add([]byte(`{"schema":"1.0","answer":"x","ports":{"raddr":"fe80::1%\u001b","share":1e300},"run":{"began":"0000-01-01T00:00:00Z","duration_s":-1e300},` +
+		`"findings":[{"evidence":{"a":1,"b":"x"},"severity":"?","summary":"\u001b"}],"connections":{"made":1,"mean_per_s":1e300}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		v, err := verdict.Parse(raw)
+		if err != nil {
+			return
+		}
+		again, err := verdict.Parse(v.Encode())
+		if err != nil && len(v.Answer) < 1<<10 {
+			t.Errorf("written, it cannot be read: %v", err)
+		}
+		c := verdict.Compare(v, again)
+		for _, text := range []string{v.Text(verdict.Style{}), v.Markdown(), c.Text(verdict.Style{Width: 40}), c.Markdown()} {
+			if strings.ContainsAny(text, "\x1b\u202e\r") {
+				t.Errorf("not clean: %q", text)
+			}
+		}
+	})
+}
+
+func FuzzParseFailOn(f *testing.F) {
+	for _, text := range []string{"critical", "port-exhaustion, nat-paws-drop", ",", "\x1b"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		on, err := verdict.ParseFailOn(text)
+		if err != nil {
+			if strings.Contains(err.Error(), "\x1b") {
+				t.Errorf("not clean: %q", err)
+			}
+			return
+		}
+		v := verdict.Verdict{Codes: []verdict.Code{{Code: strings.ToLower(strings.TrimSpace(text)), Severity: "critical"}}}
+		if len(v.Matches(on)) == 0 && !strings.Contains(text, ",") {
+			t.Errorf("%q matches no finding of that code or severity", text)
+		}
+	})
 }

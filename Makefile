@@ -136,9 +136,12 @@ bench-peers:
 
 ##@ Generated files
 
+# Where bpf2go puts what it makes.
+GENERATED := internal/bpf internal/lab/recycle
+
 .PHONY: generate
 generate: need-clang ## Rebuild the BPF objects and their Go types (clang 14, llvm, libbpf-dev)
-	BPF2GO_CC=$(CLANG) BPF2GO_STRIP=$(LLVM_STRIP) $(GO) generate ./internal/bpf
+	BPF2GO_CC=$(CLANG) BPF2GO_STRIP=$(LLVM_STRIP) $(GO) generate $(addprefix ./,$(GENERATED))
 
 .PHONY: btf
 btf: ## Rebuild the stored kernel BTFs from Debian's kernel packages
@@ -156,11 +159,13 @@ generate-check: need-clang ## Rebuild them in a copy and fail if they differ fro
 		echo 'generate-check: the objects are built with clang $(CLANG_VERSION); set CLANG to one' >&2; exit 1; }
 	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
 	cp -R go.mod go.sum bpf headers internal "$$copy"; \
-	find "$$copy/internal/bpf" -name '*_bpfe[lb].*' -delete; \
+	for dir in $(GENERATED); do find "$$copy/$$dir" -name '*_bpfe[lb].*' -delete; done; \
 	$(MAKE) --no-print-directory -C "$$copy" -f '$(CURDIR)/Makefile' generate; \
-	diff -r internal/bpf "$$copy/internal/bpf" || { \
-		echo 'generate-check: internal/bpf is not what bpf/ compiles to: run `make generate` and commit the result' >&2; \
-		exit 1; }
+	for dir in $(GENERATED); do \
+		diff -r "$$dir" "$$copy/$$dir" || { \
+			echo "generate-check: $$dir is not what bpf/ compiles to: run \`make generate\` and commit the result" >&2; \
+			exit 1; }; \
+	done
 	@echo 'generate-check: no difference'
 
 .PHONY: need-clang

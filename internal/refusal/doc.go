@@ -32,9 +32,9 @@
 //
 // Each is a fact; with one fact and two changes a NAT is told, or with two facts
 // where only refused SYNs make them, because a SYN from before a restart may
-// come after it. Before there is
-// one, it is told with odds of 10 where three changes or more share no time as
-// long as Options.Outage in which no handshake completed. "Known to have
+// come after it. Before there is one, it is told with odds of 10 where two
+// changes or more share no time as long as Options.Outage in which no handshake
+// completed. "Known to have
 // run" is strict: it is when a SYN arrived whose handshake completed, because
 // what arrives late proves nothing about the time of its arrival. The client
 // answers our SYN-ACK after its SYN has come in.
@@ -67,7 +67,9 @@
 //
 // A source with too few SYNs, or that uses 4-tuples again too seldom for a
 // fact, stays unknown. An address that moves from one busy host to another in
-// less than Options.Outage, or is restarted twice in 50 s, is taken for a NAT's.
+// less than Options.Outage is taken for a NAT's until 4-tuples keep their new
+// clock, unless Outage is less than 0. So is a host that is restarted twice in
+// 50 s.
 // Two hosts behind a NAT whose clocks are less than two minutes apart are one
 // clock here.
 //

@@ -14,14 +14,15 @@ import (
 // Options set up a Judge. The zero value is good.
 type Options struct {
 	// Sources is how many (netns, source, local) triples are kept at most; 0
-	// is 65,536. One costs about 600 bytes.
+	// is 65,536. One costs about 850 bytes.
 	Sources int
 	// Tuples is how many 4-tuples are kept at most; 0 is twice Sources. One
-	// costs about 250 bytes. Those of 60 s of connections should fit.
+	// costs about 230 bytes. Those of 60 s of connections should fit.
 	Tuples int
 	// Outage is the shortest time, in ns, from the last packet that a host
 	// sends before it restarts, or gives up its address, to the first that is
-	// sent from the address after; 0 is 300 ms, less than 0 is none.
+	// sent from the address after; 0 is 300 ms. Less than 0 assumes none, and
+	// finds a NAT later.
 	Outage int64
 	// TickRate is as in clock.Config.
 	TickRate int
@@ -37,7 +38,7 @@ type Judge struct {
 	sources pool[sourceKey, source]
 	tuples  pool[tupleKey, tuple]
 	hosts   pool[hostKey, host]
-	prints  map[print]system
+	prints  map[look]system
 	outage  int64
 	proofs  bool // handshakes are seen to complete, so that their lack tells something
 }
@@ -68,7 +69,7 @@ func New(o Options) (*Judge, error) {
 		sources: newPool[sourceKey, source](o.Sources),
 		tuples:  newPool[tupleKey, tuple](o.Tuples),
 		hosts:   newPool[hostKey, host](o.Sources),
-		prints:  map[print]system{},
+		prints:  map[look]system{},
 		outage:  o.Outage,
 	}, nil
 }
@@ -110,8 +111,8 @@ func (k *sourceKey) clock() clock.Key {
 	}
 }
 
-// print is a kind of SYN, system what follows from it.
-type print struct {
+// look is a kind of SYN, system what follows from it.
+type look struct {
 	text string
 	ttl  uint8
 }
@@ -130,7 +131,7 @@ func (j *Judge) system(fingerprint string, ttl uint8) system {
 	if fingerprint == "" {
 		return system{}
 	}
-	if s, ok := j.prints[print{fingerprint, ttl}]; ok {
+	if s, ok := j.prints[look{fingerprint, ttl}]; ok {
 		return s
 	}
 	if len(j.prints) == maxPrints {
@@ -138,7 +139,7 @@ func (j *Judge) system(fingerprint string, ttl uint8) system {
 	}
 	text := strings.Clone(fingerprint)
 	s := system{group: j.clocks.Group(text, ttl), stack: stackOf(text), text: text}
-	j.prints[print{text, ttl}] = s
+	j.prints[look{text, ttl}] = s
 	return s
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/refusal"
 )
 
 func (o outcome) String() string {
@@ -134,6 +135,29 @@ func TestInnocent(t *testing.T) {
 				t.Errorf("%d of %d refusals are blamed on a NAT", nats, all)
 			}
 		})
+	}
+}
+
+// TestOutage has an address change hands faster than Options.Outage. Without
+// that assumption no NAT is told; with it, the limit shows.
+func TestOutage(t *testing.T) {
+	for name, keys := range map[string]keying{"per 4-tuple": perTuple, "per host": perHost} {
+		r := rig{
+			hosts: 1, keys: keys, print: linuxPrint, rate: 20, span: 80 * second, inner: 200, resets: []int64{40 * second},
+		}
+		none, assumed := outcome{}, outcome{}
+		for seed := range uint64(*seeds) {
+			j := newJudge(t, refusal.Options{Sources: 100, Tuples: 20_000, Seed: [2]uint64{seed, 1}, Outage: -1})
+			none.merge(r.into(j, seed))
+			assumed.merge(r.run(seed))
+		}
+		t.Logf("%s: none assumed: %s 300 ms assumed: %s", name, none, assumed)
+		if n := none.nat(byRestart); n > 0 || none.total(byRestart) < *seeds {
+			t.Errorf("%s: %d of %d refusals are blamed on a NAT", name, n, none.total(byRestart))
+		}
+		if assumed.nat(byRestart) == 0 {
+			t.Errorf("%s: the limit that the package comment tells of is gone", name)
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ type rig struct {
 	inner  int     // ports of a host
 	turns  bool    // ports are taken in turn, not at random
 	resets []int64 // ns since the start: all hosts have other clocks from then on
-	quiet  int64   // ns: before each of these nobody sends
+	quiet  int64   // ns: for so long before each of these they are down
 	copies float64 // of the SYNs that come once more
 	late   int64   // ns: by how much these do, at most
 	delays float64 // of the SYNs that come late, by 1 s on average
@@ -186,7 +186,7 @@ func (w *world) after(d int64, do func()) { w.at(w.now+d, do) }
 
 func (w *world) exp(mean float64) int64 { return int64(w.rng.ExpFloat64() * mean) }
 
-// epoch is how often the hosts were reset, and whether nobody sends.
+// epoch is how often the hosts were reset, and whether they are down.
 func (w *world) epoch() (n int, quiet bool) {
 	for _, r := range w.resets {
 		if w.now >= r {
@@ -196,6 +196,12 @@ func (w *world) epoch() (n int, quiet bool) {
 		}
 	}
 	return n, quiet
+}
+
+// gone tells whether the host of a connection is down, or was since.
+func (w *world) gone(c *connection) bool {
+	n, down := w.epoch()
+	return down || n != c.epoch
 }
 
 func mix(x uint64) uint32 {
@@ -317,8 +323,8 @@ func (w *world) why(c *connection) func(waiting) cause {
 }
 
 func (w *world) arrive(c *connection, v uint32, try int) {
-	if n, _ := w.epoch(); n != c.epoch {
-		// Its host is gone; what is late may still be refused.
+	if w.gone(c) {
+		// What is late may still be refused.
 		w.refuses(c.port, v, func(waiting) cause { return byCopy })
 		w.end(c)
 		return
@@ -343,7 +349,7 @@ func (w *world) arrive(c *connection, v uint32, try int) {
 		w.j.SYN(&e)
 	}
 	w.after(ms, func() {
-		if n, _ := w.epoch(); n != c.epoch {
+		if w.gone(c) {
 			w.end(c)
 			return
 		}
@@ -364,7 +370,7 @@ func (w *world) end(c *connection) {
 
 func (w *world) close(c *connection) {
 	defer w.end(c)
-	if n, _ := w.epoch(); n != c.epoch {
+	if w.gone(c) {
 		return
 	}
 	recent := c.tsval(w.now - ms/2)

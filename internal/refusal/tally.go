@@ -126,7 +126,7 @@ func (t *tally) group(s span) bool {
 func (t *tally) remember(s span) {
 	n := 0
 	for _, o := range t.spans[:t.used] {
-		if s.to-o.from < reuse && !(o.from <= s.from && o.to >= s.to) {
+		if s.to-o.from < reuse && (o.from > s.from || o.to < s.to) {
 			t.spans[n] = o
 			n++
 		}

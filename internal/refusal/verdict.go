@@ -159,11 +159,11 @@ func (j *Judge) paws(s *source, t *tuple, r *refused, e *event.PAWSReject) event
 		return unknown(becauseAhead)
 	case other:
 	}
-	about, flooded := j.flood(s, r)
+	flooded := j.proofs && s.floods()
 	fresh := s.refuse(t, r, flooded, !j.proofs)
 	switch {
 	case flooded && !s.proven:
-		return judged(event.VerdictSpoofSuspect, math.Log10(float64(about.Unproven)), becauseSpoof)
+		return judged(event.VerdictSpoofSuspect, math.Log10(float64(s.unproven())), becauseSpoof)
 	case flooded:
 		return unknown(becauseFlood)
 	case r.sys.stack == stackDrawn:
@@ -199,7 +199,8 @@ func (t *tuple) duplicate(r *refused) (event.Judgement, bool) {
 			return judged(event.VerdictOldDuplicate, oddsDuplicate, becauseDuplicate), true
 		}
 	}
-	if t.old.known && t.old.ts && t.old.relate(r.v, r.at) == late {
+	// It may have been sent after the last SYN of that clock that was seen.
+	if d := offset(t.old.v, r.v, r.at-t.old.at); t.old.known && t.old.ts && d < -nearBelow && d >= -lateBelow {
 		return judged(event.VerdictOldDuplicate, oddsLate, becauseBefore), true
 	}
 	return event.Judgement{}, false
@@ -223,11 +224,14 @@ func (s *source) refuse(t *tuple, r *refused, flooded, proven bool) (fresh bool)
 	return true
 }
 
-// flood tells whether most SYNs of the source may be forged.
-func (j *Judge) flood(s *source, r *refused) (clock.Source, bool) {
-	about, ok := j.clocks.Find(r.key.clock(), r.at)
-	return about, ok && j.proofs && about.Unproven >= flood && about.Unproven > 4*(about.OnLine+about.OffLine)
+// unproven is how many SYNs of a source completed no handshake, since it is
+// kept, refused ones aside.
+func (s *source) unproven() uint64 {
+	return s.syns - min(s.syns, s.refused+s.rejected+s.completed)
 }
+
+// floods tells whether most SYNs of a source may be forged.
+func (s *source) floods() bool { return s.unproven() >= flood && s.unproven() > 4*s.completed }
 
 // changed judges a SYN with another clock than the connection in TIME_WAIT.
 func (j *Judge) changed(s *source, r *refused, fresh bool) event.Judgement {

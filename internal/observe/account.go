@@ -152,6 +152,20 @@ func (a *Account) MissingTimeWaits() uint64 {
 	return sum
 }
 
+// MissingPAWS sums up by how many rejects the kernel's counters are ahead.
+func (a *Account) MissingPAWS() uint64 {
+	var sum uint64
+	for _, b := range a.books {
+		for _, counter := range a.coverage.PAWS {
+			grown, _ := b.counters.Delta(b.counters0, counter)
+			if d := grown - int64(b.seen.PAWS[counter]-b.seen0.PAWS[counter]); d > 0 {
+				sum += uint64(d)
+			}
+		}
+	}
+	return sum
+}
+
 // reconcileTimeWait compares the births of TIME_WAIT sockets. Kernels from
 // 5.18 count them in __inet_twsk_schedule(): in TW, or in TWKilled those that
 // are kept for 4 s or less. Older ones count in the same two when the timer

@@ -110,6 +110,18 @@ func TestMissingTimeWaits(t *testing.T) {
 	}
 }
 
+func TestMissingPAWS(t *testing.T) {
+	a := observe.NewAccount(observe.Coverage{PAWS: []string{"PAWSTimewait"}})
+	for netns, saw := range map[uint32]uint64{1: 7, 2: 10, 3: 11} {
+		a.Open(netns, observe.Seen{}, kernel.Counters{"PAWSTimewait": 5, "PAWSEstab": 0}, observe.Seen{}, false)
+		a.Update(netns, kernel.Counters{"PAWSTimewait": 15, "PAWSEstab": 9},
+			observe.Seen{PAWS: map[string]uint64{"PAWSTimewait": saw}})
+	}
+	if got := a.MissingPAWS(); got != 3 {
+		t.Errorf("%d missing, want 3: those of namespace 1, none for the one too many in 3, none of a counter that others move", got)
+	}
+}
+
 func TestUnseenTellsGrowthOnce(t *testing.T) {
 	a := observe.NewAccount(observe.Coverage{})
 	told := map[uint32]int64{}

@@ -163,6 +163,15 @@ func (l log) ours(o event.Owner) bool {
 	return len(of(l, func(e *event.Loss) bool { return e.Hop == "owner" })) > 0
 }
 
+// lost is how many events of a kind the log says that it lacks: on a busy CPU
+// the kernel leaves programs out.
+func (l log) lost(kind event.Kind) (n uint64) {
+	for _, e := range of(l, func(e *event.Loss) bool { return e.Of == kind.String() }) {
+		n += e.Count
+	}
+	return n
+}
+
 // stopEvent returns the last line.
 func (l log) stopEvent(t testing.TB) *event.Stop {
 	t.Helper()

@@ -95,6 +95,7 @@ type session struct {
 	refusals *refusals
 	told     losses
 	missing  uint64 // TIME_WAIT sockets that no program has seen
+	rejects  uint64 // PAWS rejects that none has seen
 	counter  counterRung
 	shedder  probe.Shedder
 	start    atomic.Pointer[event.Start]

@@ -23,7 +23,7 @@ func (s *session) coverage() observe.Coverage {
 		TimeWait: sees(probe.TimeWait),
 		// on the tracepoint rung re-uses are counted behind the filters
 		Reused: sees(probe.TWReuse) &&
-			(s.probe.Rung(probe.TWReuse) != probe.Tracepoint || s.opts.Filters.IsZero()),
+			(s.probe.Rung(probe.TWReuse) != probe.Tracepoint || s.wholeReuses()),
 		Overflow: sees(probe.Overflow),
 		Counting: s.probe.BTF().TWCounting(),
 	}
@@ -33,6 +33,12 @@ func (s *session) coverage() observe.Coverage {
 		}
 	}
 	return c
+}
+
+// wholeReuses tells whether the reader is told of every re-use.
+func (s *session) wholeReuses() bool {
+	f := &s.opts.Filters
+	return !part(&s.opts) && !byAddress(f) && len(f.NetNS) == 0
 }
 
 // kernelSeen is what the kernel side has counted in a namespace. Any goroutine
@@ -104,8 +110,12 @@ func (s *session) stats() event.Stats {
 			}
 		}
 	}
+	var reused uint64
 	for _, n := range s.reader.Reused {
-		st.Seen[event.KindTWReuse.String()] += n
+		reused += n
+	}
+	if reused -= s.reader.ForeignReused; reused > 0 {
+		st.Seen[event.KindTWReuse.String()] += reused
 	}
 	for hop, n := range s.kernelLosses(tallies) {
 		if n.total > 0 {
@@ -155,7 +165,7 @@ const (
 	whyRing      = "the ring buffer was full: twscope got too little CPU; enlarge it with --ring-size, or select less"
 	whySample    = "more happens than can be written, so some of it is left out of the log; counts stay exact; select less, or write to a faster disk"
 	whyDecode    = "a record of the kernel side was not understood: please report this"
-	whyUnseen    = "the kernel counted these sockets, but ran no program of twscope for them, as it does when they interrupt each other on a busy CPU"
+	whyUnseen    = "the kernel counted these, but ran no program of twscope for them, as it does when they interrupt each other on a busy CPU"
 	whyRecursion = "the kernel left out runs of a program that was already running on the CPU"
 	whyOwner     = "these connections have no owner in the log: the table of open sockets was full, or the kernel left out a run of our program"
 )
@@ -163,9 +173,10 @@ const (
 // kernelLosses sums up the losses before the event log.
 func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss {
 	all := map[source]loss{
-		{hop: "decode"}:                {s.reader.DecodeErrors, whyDecode},
-		{"unseen", event.KindTimeWait}: {s.unseen(), whyUnseen},
-		{hop: "recursion"}:             {s.leftOut(), whyRecursion},
+		{hop: "decode"}:                  {s.reader.DecodeErrors, whyDecode},
+		{"unseen", event.KindTimeWait}:   {s.unseen(), whyUnseen},
+		{"unseen", event.KindPAWSReject}: {s.unseenRejects(), whyUnseen},
+		{hop: "recursion"}:               {s.leftOut(), whyRecursion},
 	}
 	add := func(at source, n uint64, why string) {
 		all[at] = loss{all[at].total + n, why}
@@ -190,6 +201,12 @@ func (s *session) unseen() uint64 {
 		s.missing = max(s.missing, s.account.MissingTimeWaits())
 	}
 	return s.missing
+}
+
+// unseenRejects counts the same of segments that PAWS refused.
+func (s *session) unseenRejects() uint64 {
+	s.rejects = max(s.rejects, s.account.MissingPAWS())
+	return s.rejects
 }
 
 // leftOut counts runs of our programs that the kernel left out, where nothing

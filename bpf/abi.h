@@ -277,10 +277,14 @@ struct tws_open {
 	__u64 jiffies;		/* at time_ns */
 	enum tws_role role;
 	__u8 bound;
-	__u8 pad[6];
+	__u8 match; /* as in tws_owner */
+	__u8 pad[5];
 };
 
-/* How connections of connect() to one destination ended without TIME_WAIT. */
+/*
+ * How connections of connect() to one destination ended without TIME_WAIT:
+ * those that the owner filters select.
+ */
 struct tws_closes {
 	__u64 there; /* the peer closed first */
 	__u64 reset; /* by RST, of either side */
@@ -387,7 +391,10 @@ struct tws_config {
 	__u8 drops_timewait;
 	__u8 drops_established;
 	__u8 drops_syn_recv;
-	__u8 pad[1];
+	/* emit what port budgets need of those too whom the owner filters
+	 * leave out: their sockets hold the same ports
+	 */
+	__u8 all_owners;
 };
 
 #endif

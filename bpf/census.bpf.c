@@ -33,7 +33,8 @@ int tws_census_timewait(struct bpf_iter__tcp *ctx)
 		return 0;
 	tws_fill_tuple(&e.tuple, skc, false);
 	/* a TIME_WAIT socket has no owner that could pass an owner filter */
-	if (!tws_tuple_matches(&e.tuple) || tws_filters_owner())
+	if (!tws_tuple_matches(&e.tuple) ||
+	    (tws_filters_owner() && !tws_cfg.all_owners))
 		return 0;
 	e.role = tws_find_listener(&e.tuple) ? TWS_ROLE_SERVER
 					     : TWS_ROLE_UNKNOWN;
@@ -151,6 +152,7 @@ int tws_census_open(struct bpf_iter__bpf_map_elem *ctx)
 		e.tuple.lport = BPF_CORE_READ(skc, skc_num);
 		e.role = s->role;
 		e.bound = s->bound;
+		e.match = s->owner.match;
 		bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	}
 	return 0;

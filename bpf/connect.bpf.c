@@ -241,7 +241,7 @@ tws_left_syn_sent(const struct sock *sk, const struct tcp_sock *tp, __u32 acked)
 		return;
 	tws_sock_tuple(&tuple, sk, tp, true);
 	c = tws_get_counts(tuple.netns);
-	if (!tws_want(c, TWS_KIND_CONNECTED, &tuple, &s->owner))
+	if (!tws_want_port(c, TWS_KIND_CONNECTED, &tuple, &s->owner))
 		return;
 	e = tws_reserve(c, TWS_KIND_CONNECTED, struct tws_reuse);
 	if (!e)
@@ -277,7 +277,7 @@ static __always_inline void tws_on_connected(struct sock *sk)
  * tws_ended_without - a connection of connect() has ended without TIME_WAIT
  *
  * Rare where the client closes first, which is where every instruction counts.
- * User space applies the filters.
+ * User space applies the filters by address.
  */
 static __always_inline void tws_ended_without(const struct tws_sock *s,
 					      int oldstate)
@@ -287,7 +287,7 @@ static __always_inline void tws_ended_without(const struct tws_sock *s,
 	struct tws_tally *c;
 
 	key.lport = 0;
-	if (s->role != TWS_ROLE_CLIENT)
+	if (s->role != TWS_ROLE_CLIENT || tws_is_foreign(&s->owner))
 		return;
 	closes = bpf_map_lookup_elem(&tws_closed, &key);
 	if (!closes) {

@@ -131,6 +131,25 @@ static __always_inline bool tws_want(struct tws_tally *c, enum tws_kind kind,
 }
 
 /*
+ * tws_want_port - the same for what tells of a local port
+ *
+ * Port budgets need it of every program, so a record that the owner filters
+ * leave out is counted as such, and can be emitted nevertheless.
+ */
+static __always_inline bool tws_want_port(struct tws_tally *c,
+					  enum tws_kind kind,
+					  const struct tws_tuple *t,
+					  const struct tws_owner *o)
+{
+	if (!tws_cfg.all_owners || !tws_is_foreign(o))
+		return tws_want(c, kind, t, o);
+	tws_count(c, all[kind]);
+	tws_count(c, filtered[kind]);
+	return tws_tuple_matches(t) && tws_cfg.kinds & (1u << kind) &&
+	       !tws_shed(c, kind);
+}
+
+/*
  * tws_submit - hand a record over, and wake the reader once per batch
  *
  * The reader also looks by itself every flush interval, so a wake-up is only

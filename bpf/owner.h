@@ -51,6 +51,12 @@ static __always_inline bool tws_filters_owner(void)
 	       tws_cfg.cgroup_count;
 }
 
+/* Do the owner filters leave this one out? A NULL owner passes none. */
+static __always_inline bool tws_is_foreign(const struct tws_owner *o)
+{
+	return tws_filters_owner() && (!o || !o->match);
+}
+
 /* Of eight characters those in front of a NUL. */
 static __always_inline __u64 tws_until_nul(__u64 chars)
 {

@@ -181,7 +181,7 @@ static __always_inline void tws_reused(const struct inet_timewait_sock *tw,
 
 	tws_fill_tuple(&tuple, &tw->__tw_common, false);
 	c = tws_get_counts(tuple.netns);
-	if (!tws_want(c, TWS_KIND_TW_REUSE, &tuple, &s->owner))
+	if (!tws_want_port(c, TWS_KIND_TW_REUSE, &tuple, &s->owner))
 		return;
 	e = tws_reserve(c, TWS_KIND_TW_REUSE, struct tws_reuse);
 	if (!e)
@@ -282,7 +282,7 @@ static __always_inline void tws_ended(const struct inet_timewait_sock *tw)
 	tws_fill_tuple(&tuple, &tw->__tw_common, false);
 	tws_socket_owner(&owner, NULL, &tuple);
 	c = tws_get_counts(tuple.netns);
-	if (!tws_want(c, TWS_KIND_TIME_WAIT_END, &tuple, &owner))
+	if (!tws_want_port(c, TWS_KIND_TIME_WAIT_END, &tuple, &owner))
 		return;
 	e = tws_reserve(c, TWS_KIND_TIME_WAIT_END, struct tws_time_wait_end);
 	if (!e)

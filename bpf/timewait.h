@@ -79,7 +79,7 @@ static __always_inline void tws_timewait_enter(const struct sock *sk,
 		s->timewait = 1;
 	role = tws_socket_owner(&owner, s, tuple);
 	c = tws_get_counts(tuple->netns);
-	if (!tws_want(c, TWS_KIND_TIME_WAIT, tuple, &owner))
+	if (!tws_want_port(c, TWS_KIND_TIME_WAIT, tuple, &owner))
 		return;
 	e = tws_reserve_at(c, TWS_KIND_TIME_WAIT, struct tws_time_wait,
 			   tws_enter_ns(sk, tp, substate));

@@ -66,7 +66,7 @@ type connectTwsConfig struct {
 	DropsTimewait      uint8
 	DropsEstablished   uint8
 	DropsSynRecv       uint8
-	Pad                [1]uint8
+	AllOwners          uint8
 }
 
 type connectTwsConnectFail struct {
@@ -153,7 +153,8 @@ type connectTwsOpen struct {
 	Jiffies uint64
 	Role    connectTwsRole
 	Bound   uint8
-	Pad     [6]uint8
+	Match   uint8
+	Pad     [5]uint8
 }
 
 type connectTwsOrders struct {

@@ -50,6 +50,24 @@ func ProcessTree(root fs.FS, pid uint32) ([]uint32, error) {
 	return tree, nil
 }
 
+// Runs tells whether a process has a thread that runs: one that awaits its
+// parent's wait() has none.
+func Runs(root fs.FS, pid uint32) bool {
+	threads, err := fs.ReadDir(root, fmt.Sprintf("proc/%d/task", pid))
+	if err != nil {
+		return false
+	}
+	if len(threads) > 1 {
+		return true
+	}
+	stat, err := fs.ReadFile(root, fmt.Sprintf("proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	state := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return len(state) > 0 && !bytes.ContainsAny(state[0], "ZX")
+}
+
 // processes returns the thread group ids in /proc, in no particular order.
 func processes(root fs.FS) ([]uint32, error) {
 	entries, err := fs.ReadDir(root, "proc")

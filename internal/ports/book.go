@@ -27,6 +27,9 @@ type Options struct {
 	// UrgentWithin is the forecast below which Urgent reports a destination;
 	// 0 is 60 s.
 	UrgentWithin time.Duration
+	// Chosen keeps Budgets and Urgent to the destinations that the run is
+	// about: all but those of which only Foreign and Census have told.
+	Chosen bool
 	// Unfed is what the book is not fed, in words: every budget says so.
 	Unfed []string
 }
@@ -62,6 +65,7 @@ type Book struct {
 	ends         bool
 	grace        uint32 // ms
 	urgentWithin int64  // ns
+	onlyChosen   bool
 	unfed        []string
 	seed         maphash.Seed
 
@@ -86,7 +90,7 @@ type Book struct {
 // New returns an empty book.
 func New(o Options) *Book {
 	b := &Book{
-		max: o.MaxDestinations, ends: o.Ends, urgentWithin: int64(o.UrgentWithin), unfed: slices.Clone(o.Unfed),
+		max: o.MaxDestinations, ends: o.Ends, urgentWithin: int64(o.UrgentWithin), onlyChosen: o.Chosen, unfed: slices.Clone(o.Unfed),
 		seed: maphash.MakeSeed(), timer: newTimer(o.HZ), table: newTable(),
 		namespaces: map[uint32]*namespace{}, index: map[address]uint32{},
 		dests: []*destination{nil},

@@ -106,7 +106,8 @@ func sustainable(ports uint32, p float64, delayMS uint32) float64 {
 // Budgets returns the budgets of the busiest n destinations at an instant:
 // those first where connect() has failed within a minute, then by ports in use
 // and in TIME_WAIT, then by connections ended, then by address. Destinations
-// without ports and without events for two minutes are not counted in Omitted.
+// without ports and without events for two minutes are not counted in Omitted,
+// nor are those that Options.Chosen leaves out.
 func (b *Book) Budgets(at int64, n int) *event.Destinations {
 	b.advance(at)
 	out := &event.Destinations{Header: event.Header{Time: at}, Evicted: b.counter.Evicted}
@@ -115,7 +116,7 @@ func (b *Book) Budgets(at int64, n int) *event.Destinations {
 	for id := b.recent.newest; id != 0; {
 		d := b.dests[id]
 		id = d.older
-		if d.timeWait+d.open == 0 && b.now-d.active > 2*int64(time.Minute) {
+		if b.passes(d) || d.timeWait+d.open == 0 && b.now-d.active > 2*int64(time.Minute) {
 			continue
 		}
 		listed++
@@ -135,6 +136,9 @@ func (b *Book) Budgets(at int64, n int) *event.Destinations {
 	}
 	return out
 }
+
+// passes tells whether the run is not about a destination.
+func (b *Book) passes(d *destination) bool { return b.onlyChosen && !d.chosen }
 
 // busier orders destinations, the busiest first, without ties.
 func (b *Book) busier(x, y *destination) int {

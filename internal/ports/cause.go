@@ -49,6 +49,7 @@ func (b *Book) Fail(e *event.ConnectFail) {
 		e.Cause = event.CauseOther
 		return
 	}
+	d.chosen = true
 	if e.Local.Port() != 0 {
 		b.failBound(e, d)
 	} else {

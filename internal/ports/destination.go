@@ -32,6 +32,7 @@ type destination struct {
 	address
 	ns       *namespace
 	pseudo   bool
+	chosen   bool // the run is about it, see Options.Chosen
 	loopback bool // either address is 127/8 or ::1
 	id       uint32
 	place    int // in ns.dests

@@ -6,6 +6,27 @@ import "github.com/twscope/twscope/internal/event"
 
 // Enter notes that a socket has entered TIME_WAIT.
 func (b *Book) Enter(e *event.TimeWait) {
+	if d := b.takeIn(e); d != nil {
+		d.here++
+		d.chosen = true
+	}
+}
+
+// Foreign takes in a *event.TimeWait or *event.TWReuse of a program that the
+// run is not about. It holds its port as others do, but is no connection of the
+// run.
+func (b *Book) Foreign(ev event.Event) {
+	switch e := ev.(type) {
+	case *event.TimeWait:
+		b.takeIn(e)
+	case *event.TWReuse:
+		b.takeOver(e)
+	}
+}
+
+// takeIn puts a socket into the book that has entered TIME_WAIT. It returns the
+// destination, nil if that is none of its own.
+func (b *Book) takeIn(e *event.TimeWait) *destination {
 	at := b.arrive(e.Time)
 	armed := min(e.TimeoutMS, timeWaitLen)
 	w := wait{at: at, flags: flags(e.Timestamps, e.Bound)}
@@ -16,12 +37,12 @@ func (b *Book) Enter(e *event.TimeWait) {
 	w.due = b.timer.end(at, timeWaitLen, timeWaitLen)
 	d := b.enter(&e.Socket, e.Role, w)
 	if d == nil || d.pseudo {
-		return
+		return nil
 	}
-	d.here++
 	d.begins(at)
 	d.owner.cast(&e.Owner)
 	d.timestamps = use(e.Timestamps)
+	return d
 }
 
 // use is what one connection tells of a peer.
@@ -206,10 +227,19 @@ func (b *Book) Leave(e *event.TimeWaitEnd) {
 
 // Reuse notes that connect() has taken over a socket in TIME_WAIT.
 func (b *Book) Reuse(e *event.TWReuse) {
+	if d := b.takeOver(e); d != nil {
+		d.reused++
+		d.chosen = true
+	}
+}
+
+// takeOver is what a re-use changes in the book. It returns the destination,
+// nil if that is none of its own.
+func (b *Book) takeOver(e *event.TWReuse) *destination {
 	at := b.arrive(e.Time)
 	d, tag := b.home(&e.Socket, event.RoleClient)
 	if d == nil {
-		return
+		return nil
 	}
 	i := b.seek(&e.Socket)
 	if i != 0 && b.table.at(i).flags&flagOpen == 0 {
@@ -220,15 +250,15 @@ func (b *Book) Reuse(e *event.TWReuse) {
 		b.counter.Unmatched++
 	}
 	if tag != 0 {
-		return
+		return nil
 	}
-	d.reused++
 	d.owner.cast(&e.Owner)
 	b.touch(d, at)
 	// Without snapshots nothing would tell of its end.
 	if d.ns.openAt != 0 && b.table.find(d.id, e.Local.Port(), 0) == 0 {
 		b.admit(d, e.Local.Port(), at, false)
 	}
+	return d
 }
 
 // admit adds a connection that is open to the book.

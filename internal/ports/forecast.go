@@ -93,6 +93,9 @@ func (b *Book) foresee(d *destination) {
 		f.streak = 1
 	}
 	f.at, f.beat = at, b.beat
+	if b.passes(d) {
+		return
+	}
 	if f.streak == minStreak && at-b.now < b.urgentWithin && !f.told && (f.alerted == 0 || b.now-f.alerted > alertPause) {
 		f.told, f.alerted, b.urgent = true, b.now, true
 	}

@@ -14,6 +14,7 @@ type Open struct {
 	Local, Remote netip.AddrPort
 	Role          event.Role // those of servers are passed over
 	Bound         bool       // the port was taken by bind() without IP_BIND_ADDRESS_NO_PORT
+	Foreign       bool       // of a program that the run is not about
 }
 
 // Opens replaces what the book holds of open connections in a namespace by a
@@ -36,6 +37,7 @@ func (b *Book) Opens(netns uint32, at int64, list []Open) {
 		s := event.Socket{NetNS: netns, Local: o.Local, Remote: o.Remote}
 		if d, tag := b.home(&s, o.Role); d != nil && tag == 0 {
 			b.found(d, o, at)
+			d.chosen = d.chosen || !o.Foreign
 		}
 	}
 	for _, id := range ns.dests {
@@ -142,6 +144,7 @@ func (b *Book) Closed(netns uint32, at int64, local netip.Addr, remote netip.Add
 		d.begun.at = 0
 	}
 	if there != d.there || reset != d.reset {
+		d.chosen = true
 		b.touch(d, at)
 	}
 	d.there, d.reset = there, reset

@@ -26,6 +26,9 @@ func (f Filters) IsZero() bool {
 	return len(f.NetNS)+len(f.Remote)+len(f.Local)+len(f.PIDs)+len(f.Comms)+len(f.Cgroups) == 0
 }
 
+// byOwner reports whether they leave out programs.
+func (f Filters) byOwner() bool { return len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0 }
+
 // Endpoint is a prefix with a port; port 0 is any.
 type Endpoint struct {
 	Prefix netip.Prefix

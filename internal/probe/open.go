@@ -25,6 +25,7 @@ type Connection struct {
 	Local, Remote netip.AddrPort // the local port is 0 as long as connect() has none
 	Role          event.Role
 	Bound         bool // the port was taken at bind(), not at connect()
+	Foreign       bool // of a program that the filters leave out
 }
 
 // Connections is what holds local ports at one moment, beside TIME_WAIT.
@@ -45,6 +46,7 @@ func (p *Probe) Connections() (Connections, error) {
 	if p.census.open == nil {
 		return c, ErrNoIterator
 	}
+	owners := p.cfg.Filters.byOwner()
 	err := drainIter(p.census.open, func(r io.Reader) error {
 		return readRecords(bufio.NewReaderSize(r, 64<<10), func(o *bpf.Open) {
 			if o.TimeNs != 0 {
@@ -54,7 +56,7 @@ func (p *Probe) Connections() (Connections, error) {
 			c.List = append(c.List, Connection{
 				NetNS: o.Tuple.Netns,
 				Local: addrPort(o.Tuple.Laddr, o.Tuple.Lport), Remote: addrPort(o.Tuple.Raddr, o.Tuple.Rport),
-				Role: event.Role(o.Role), Bound: o.Bound != 0,
+				Role: event.Role(o.Role), Bound: o.Bound != 0, Foreign: owners && o.Match == 0,
 			})
 		})
 	})
@@ -110,7 +112,8 @@ type Closes struct {
 	There, Reset uint64 // the peer closed first; RST, of either side
 }
 
-// Closes lists them. Only connections that were opened here count.
+// Closes lists them. Only connections that were opened here, by programs that
+// the filters select, count.
 func (p *Probe) Closes() ([]Closes, error) {
 	var list []Closes
 	var t bpf.Tuple

@@ -27,6 +27,9 @@ type Config struct {
 	// has this rung must get it. Empty: the best that works.
 	Rung    Rung
 	Filters Filters
+	// AllOwners has the sockets of programs that Filters leave out told too, as
+	// far as they hold local ports: see Reader.Foreign.
+	AllOwners bool
 	// RingBytes is the size of the ring buffer, a power of two and a multiple
 	// of the page size; 0: DefaultRingBytes.
 	RingBytes uint32
@@ -123,6 +126,9 @@ func (p *Probe) start() error {
 	if err = p.climb(); err != nil {
 		return err
 	}
+	if err = p.adoptFamilies(); err != nil {
+		return err
+	}
 	p.attached = bootNow()
 	p.openCensus()
 	if p.reader, err = ringbuf.NewReader(p.loader.maps["tws_events"]); err != nil {
@@ -166,6 +172,9 @@ func (p *Probe) baseSettings() bpf.Config {
 		c.Kinds |= 1 << k
 	}
 	p.cfg.Filters.settings(&c)
+	if p.cfg.AllOwners {
+		c.AllOwners = 1
+	}
 	return c
 }
 

@@ -31,6 +31,12 @@ type Reader struct {
 	// Reused counts TIME_WAIT sockets taken over, by network namespace, on the
 	// rung where the kernel side does not count them.
 	Reused map[uint32]uint64
+	// Foreign tells, while Put runs, that the event is of a program that the
+	// filters leave out, and there with Config.AllOwners only. Of ends in
+	// TIME_WAIT it is not known whose they are: they all count as foreign then.
+	Foreign bool
+	// ForeignReused are those of Reused that are foreign.
+	ForeignReused uint64
 	// DecodeErrors counts records that could not be understood.
 	DecodeErrors uint64
 	// DecodeError is the last of them.
@@ -127,12 +133,30 @@ func (r *Reader) deliver(sink Sink, sample []byte) {
 		r.DecodeError = err
 		return
 	}
+	r.Foreign = r.probe.settings.AllOwners != 0 && foreign(sample)
 	if r.table != nil {
 		r.follow(sink, sample)
 	}
 	if ev != nil {
 		sink.Put(ev)
 	}
+	r.Foreign = false
+}
+
+// foreign tells whether the owner filters leave out a record.
+func foreign(sample []byte) bool {
+	h, _ := record[bpf.Header](sample)
+	switch h.Kind {
+	case bpf.KindTimeWait:
+		rec, err := record[bpf.TimeWait](sample)
+		return err == nil && rec.Owner.Match == 0
+	case bpf.KindTWReuse, bpf.KindConnected:
+		rec, err := record[bpf.Reuse](sample)
+		return err == nil && rec.Owner.Match == 0
+	case bpf.KindTimeWaitEnd:
+		return true
+	}
+	return false
 }
 
 // follow keeps the table of TIME_WAIT sockets and tells what it implies.
@@ -215,6 +239,9 @@ func (r *Reader) connected(sink Sink, rec *bpf.Reuse) {
 // reused: a connect() took over a TIME_WAIT socket at an instant.
 func (r *Reader) reused(sink Sink, h bpf.Header, t *bpf.Tuple, o *bpf.Owner, entered, at uint64) {
 	r.Reused[t.Netns]++
+	if r.Foreign {
+		r.ForeignReused++
+	}
 	d := r.decoder
 	d.twReuse = event.TWReuse{
 		Header: d.header(h),
@@ -237,7 +264,10 @@ func (r *Reader) ended(sink Sink, h bpf.Header, t *bpf.Tuple, reason event.EndRe
 		Reason: reason,
 		AgeMS:  uint32((h.TimeNs - entered) / uint64(time.Millisecond)),
 	}
+	was := r.Foreign
+	r.Foreign = r.probe.settings.AllOwners != 0
 	sink.Put(&d.timeWaitEnd)
+	r.Foreign = was
 }
 
 // expire tells of the TIME_WAIT sockets whose timer has ended by now.

@@ -27,6 +27,10 @@ func newAnalysis(s *session) *analysis {
 
 // Put takes an event on its way to the log.
 func (a *analysis) Put(ev event.Event) {
+	if a.session.reader.Foreign {
+		a.session.budgets.takeForeign(ev)
+		return
+	}
 	a.session.budgets.take(ev)
 	a.session.refusals.take(ev)
 	if e, ok := ev.(*event.SYN); ok && e.Validated && a.arrivals {
@@ -36,16 +40,26 @@ func (a *analysis) Put(ev event.Event) {
 }
 
 // log writes an event and the findings that follow from it. What the log does
-// not take is not followed, so that a replay finds the same.
+// not take is not passed on, so that a replay finds the same.
 func (a *analysis) log(ev event.Event) {
 	if a.session.writer.Put(ev) {
-		a.follow(ev)
+		a.passOn(ev)
 	}
 }
 
-// follow writes the findings that follow from an event.
-func (a *analysis) follow(ev event.Event) {
+// passOn tells of an event that is in the log, and writes the findings that
+// follow from it.
+func (a *analysis) passOn(ev event.Event) {
+	a.observe(ev)
 	for _, f := range a.engine.Feed(ev) {
-		a.session.writer.Put(f)
+		if a.session.writer.Put(f) {
+			a.observe(f)
+		}
+	}
+}
+
+func (a *analysis) observe(ev event.Event) {
+	if o := a.session.opts.Observer; o != nil {
+		o.Feed(ev)
 	}
 }

@@ -55,7 +55,8 @@ func newBudgets(s *session) *budgets {
 		session: s,
 		book: ports.New(ports.Options{
 			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
-			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts.Filters, s.probe.Rung(probe.Census) != probe.None),
+			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts, s.probe.Rung(probe.Census) != probe.None),
+			Chosen: s.opts.AllOwners && byOwner(&s.opts.Filters),
 		}),
 		goes: map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
 	}
@@ -66,18 +67,21 @@ func newBudgets(s *session) *budgets {
 func byOwner(f *probe.Filters) bool   { return len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0 }
 func byAddress(f *probe.Filters) bool { return len(f.Remote)+len(f.Local) > 0 }
 
+// part tells whether filters by owner keep sockets from the budgets.
+func part(o *Options) bool { return byOwner(&o.Filters) && !o.AllOwners }
+
 // unfed tells what filters, and a kernel that lists no sockets, keep from the
 // budgets. Filters of addresses select whole budgets, but a bound port counts
 // in those of others too.
-func unfed(f *probe.Filters, census bool) []string {
+func unfed(o *Options, census bool) []string {
 	var u []string
 	if !census {
 		u = append(u, "sockets in TIME_WAIT from before the start, and whether some were killed since (no BPF iterator)")
 	}
-	if byOwner(f) {
+	if part(o) {
 		u = append(u, "sockets in TIME_WAIT of other programs, and those from before the start (--pid, --comm, --cgroup)")
 	}
-	if byOwner(f) || byAddress(f) {
+	if part(o) || byAddress(&o.Filters) {
 		u = append(u, "ports that bind() has taken for connections which the filters leave out")
 	}
 	return u
@@ -99,6 +103,15 @@ func (b *budgets) take(ev event.Event) {
 	case *event.ConnectFail:
 		b.explain(e)
 	}
+}
+
+// takeForeign brings in an event of a program that the filters leave out.
+func (b *budgets) takeForeign(ev event.Event) {
+	if e, ok := ev.(*event.TimeWaitEnd); ok {
+		b.take(e)
+		return
+	}
+	b.book.Foreign(ev)
 }
 
 // explain fills in why a connect() failed.
@@ -157,7 +170,7 @@ func (b *budgets) listOpen(began int64) {
 	}
 	for _, c := range found.List {
 		if c.Local.Port() != 0 {
-			open[c.NetNS] = append(open[c.NetNS], ports.Open{Local: c.Local, Remote: c.Remote, Role: c.Role, Bound: c.Bound})
+			open[c.NetNS] = append(open[c.NetNS], ports.Open{Local: c.Local, Remote: c.Remote, Role: c.Role, Bound: c.Bound, Foreign: c.Foreign})
 		}
 	}
 	for netns, list := range open {
@@ -244,7 +257,7 @@ func (b *budgets) learn(l look) {
 func (b *budgets) drifted(l look) bool {
 	netns := l.namespace.Inode
 	f := &b.session.opts.Filters
-	if byOwner(f) || byAddress(f) || len(f.NetNS) > 0 && !slices.Contains(f.NetNS, netns) {
+	if part(&b.session.opts) || byAddress(f) || len(f.NetNS) > 0 && !slices.Contains(f.NetNS, netns) {
 		return false // sockstat counts all, and we only some
 	}
 	if b.session.probe.Rung(probe.Census) == probe.None {

@@ -29,11 +29,21 @@ type Options struct {
 	Log     eventlog.Options // Start and Now are the session's own
 	Kinds   []event.Kind     // what to write; nil: all but those off by default
 	Filters probe.Filters
+	// AllOwners has the port budgets count the sockets of all programs, where
+	// Filters select some: they share the ports. Written are the events of those
+	// that Filters select, and the budgets that they use; time_wait_end is not
+	// written, because it tells no owner.
+	AllOwners bool
+	// Observer, if any, follows what goes to the log.
+	Observer Observer
 	// FilterText is what the start event tells of the filters: flag names and
 	// their values.
-	FilterText    map[string][]string
-	Rung          probe.Rung
-	RingBytes     uint32
+	FilterText map[string][]string
+	Rung       probe.Rung
+	RingBytes  uint32
+	// WithFamily ends the session, with ErrFamilyEnded as the reason, when no
+	// process that Filters.PIDs selects, descendants included, runs any more.
+	WithFamily    bool
 	StatsInterval time.Duration // between stats and between destinations events; 0: none
 	// Destinations is how many a destinations event lists, and MaxDestinations
 	// for how many a budget is kept; 0: 20 and 10,000.
@@ -51,6 +61,22 @@ type Options struct {
 	Facts   kernel.Facts
 	Cgroups *kernel.Cgroups
 }
+
+// Observer follows a session from within. The goroutine that reads the ring
+// calls it, so it must be quick.
+type Observer interface {
+	// Feed is called with every event that goes to the log, those kinds too
+	// that are not to be written, in their order there. The event is only valid
+	// during the call.
+	Feed(event.Event)
+	// Stop is called with the stop event in place of Feed, and returns the one
+	// to write.
+	Stop(*event.Stop) *event.Stop
+}
+
+// ErrFamilyEnded ends a session whose every process of --pid has ended, see
+// Options.WithFamily.
+var ErrFamilyEnded = errors.New("the processes have ended")
 
 // Report is what a person wants to know once the session runs.
 type Report struct {
@@ -98,6 +124,7 @@ type session struct {
 	rejects  uint64 // PAWS rejects that none has seen
 	counter  counterRung
 	shedder  probe.Shedder
+	family   family
 	start    atomic.Pointer[event.Start]
 	recycle  []event.ConfigLine // that set tcp_tw_recycle
 	stepped  time.Duration      // step of the wall clock already noted
@@ -129,7 +156,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 func (s *session) open() error {
 	var err error
 	s.probe, err = probe.Open(probe.Config{
-		Kinds: recordKinds(s.opts.Kinds), SYNQuota: synQuota(s.opts.Kinds), Rung: s.opts.Rung, Filters: s.opts.Filters,
+		Kinds: s.records(), SYNQuota: synQuota(s.opts.Kinds), Rung: s.opts.Rung, Filters: s.opts.Filters, AllOwners: s.opts.AllOwners,
 		RingBytes: s.opts.RingBytes, Facts: s.opts.Facts, Cgroups: s.opts.Cgroups,
 	})
 	if err != nil {
@@ -160,7 +187,7 @@ func (s *session) open() error {
 		s.probe.Close()
 		return err
 	}
-	s.analysis.follow(s.startEvent(0)) // the log has written it
+	s.analysis.passOn(s.startEvent(0)) // the log has written it
 	for _, snap := range snapshots {
 		s.reader.Census(s.analysis, snap)
 	}
@@ -203,6 +230,16 @@ func (s *session) openLog() error {
 	var err error
 	s.writer, err = eventlog.Open(o)
 	return err
+}
+
+// records are those that the kernel side is to make. Whoever follows a session
+// wants what its conclusions are drawn from, whatever is written.
+func (s *session) records() []bpf.Kind {
+	kinds := s.opts.Kinds
+	if s.opts.Observer != nil {
+		kinds = append(DefaultKinds(), kinds...)
+	}
+	return recordKinds(kinds)
 }
 
 // recordKinds are the records that the events to write are made from.
@@ -280,6 +317,9 @@ func (s *session) loop(ctx context.Context) error {
 		s.refusals.hurry()
 		s.counter.poll(s)
 		s.shed()
+		if s.family.ended(s) {
+			cancel(ErrFamilyEnded)
+		}
 	}
 	err := s.reader.Run(ctx, s.analysis, idle)
 	cancel(nil)
@@ -363,7 +403,11 @@ func (s *session) stop(reason string) error {
 	s.writeLosses()
 	// so that the stop event counts the lines that are on disk
 	err := s.writer.Flush()
-	s.analysis.log(&event.Stop{Stats: s.stats(), Reason: reason})
+	stop := &event.Stop{Stats: s.stats(), Reason: reason}
+	if s.opts.Observer != nil {
+		stop = s.opts.Observer.Stop(stop)
+	}
+	s.writer.Put(stop)
 	return err
 }
 

@@ -46,6 +46,7 @@ func conclusionSchema() map[string]any {
 			inner("used", countSchema[uint32]("ports that connect() could not have")),
 			inner("total", countSchema[uint32](docPortsTotal)),
 			inner("share", with(numberSchema("used / total"), "maximum", 1)),
+			inner("looks", u64("how often the budget was looked at; what was used in between is not known")),
 		}, conclusionTarget()...))),
 		inner("truncated", typed("boolean", "true: lists were cut")),
 	)...))

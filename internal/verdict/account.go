@@ -100,9 +100,11 @@ func (a *account) used(used, total uint32) {
 		return
 	}
 	used = min(used, total)
+	looks := a.use.Looks + 1
 	if share := float64(used) / float64(total); a.use.Total == 0 || share > a.use.Share {
 		a.use = PortUse{Target: a.Target, Used: used, Total: total, Share: share}
 	}
+	a.use.Looks = looks
 }
 
 // occupied is how many ports of a budget connect() cannot have.

@@ -213,7 +213,11 @@ func used(v *Verdict) string {
 	if v.Ports == nil {
 		return ""
 	}
-	return "at most " + percent(v.Ports.Share) + " of the local ports were in use"
+	share := percent(v.Ports.Share)
+	if !strings.HasPrefix(share, "less") {
+		share = "at most " + share
+	}
+	return share + " of the local ports were seen in use"
 }
 
 func (c *Collector) notClient(v *Verdict, accounts []*account) string {

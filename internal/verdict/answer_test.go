@@ -92,18 +92,18 @@ func answerCases() []answerCase {
 		}, nil},
 		{"nothing fails", healthy(), verdict.BasisNotClient, "none", []string{
 			"not your client: 400 connections to 10.0.0.2:80 got through, no connect() failed for want of a port, " +
-				"at most 40 % of the local ports were in use, no SYN was refused or left unanswered",
+				"at most 40 % of the local ports were seen in use, no SYN was refused or left unanswered",
 		}, nil},
 		{"near the end of the ports", slices.Concat([]event.Event{start()}, steady(1, 100, 900), []event.Event{
 			budget(11, func(d *event.Destination) { d.TimeWait, d.ClosedHere, d.Rate = 900, 900, 10 }), stop(12),
-		}), verdict.BasisNotClient, "none", []string{"at most 90 % of the local ports were in use", "; with a little more load the ports towards 10.0.0.2:80 run out"}, nil},
+		}), verdict.BasisNotClient, "none", []string{"at most 90 % of the local ports were seen in use", "; with a little more load the ports towards 10.0.0.2:80 run out"}, nil},
 		{"a warning", slices.Concat([]event.Event{start()}, steady(1, 100, 900), []event.Event{
 			budget(11, func(d *event.Destination) {
 				d.TimeWait, d.Refused.NoTimestamps, d.ClosedHere, d.Rate, d.ExhaustedInS = 900, 900, 900, 10, 10
 			}), stop(12),
 		}), verdict.BasisWarning, "warning", []string{"no connect() failed for want of a port, but 10.0.0.2:80: "}, nil},
 		{"slow target", lagging(), verdict.BasisSlow, "none", []string{
-			"not your client's ports: a connection to 10.0.0.2:80 stays open for 2 s on average, so 50 at a time make no more than 25 a second, at most 5 % of the local ports were in use",
+			"not your client's ports: a connection to 10.0.0.2:80 stays open for 2 s on average, so 50 at a time make no more than 25 a second, at most 5 % of the local ports were seen in use",
 		}, nil},
 		{"silent target", append(silent(37), stop(60)), verdict.BasisRefused, "none", []string{
 			"not your client: 10.0.0.2:80, or a firewall before it, left 37 SYNs unanswered; no connection to it was made",

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,7 +29,7 @@ func TestNumbers(t *testing.T) {
 		}},
 		"time_wait": {v.TimeWait, verdict.TimeWait{Entered: 1000, Peak: 1000}},
 		"ports": {v.Ports, &verdict.PortUse{
-			Target: verdict.Target{NetNS: netns, Laddr: local, Raddr: remote, Rport: 80}, Used: 1000, Total: 1000, Share: 1,
+			Target: verdict.Target{NetNS: netns, Laddr: local, Raddr: remote, Rport: 80}, Used: 1000, Total: 1000, Share: 1, Looks: 5,
 		}},
 		"failures": {v.Failures, verdict.Failures{Kernel: 500, NoPort: 1, ByCause: []verdict.CauseFailure{{Cause: "time_wait_not_reusable", Kernel: 1}}}},
 		"lost":     {v.Lost, []verdict.Loss{{Hop: "ring", Of: "time_wait", Count: 3, Why: "the ring buffer was full"}}},
@@ -122,6 +123,38 @@ func TestWithheldLines(t *testing.T) {
 	}
 }
 
+// TestCalmAndInfo offers no remedies where nothing is to be remedied.
+func TestCalmAndInfo(t *testing.T) {
+	list := append([]event.Event{start()}, steady(1, 100, 300)...)
+	list = append(list, budget(6, func(d *event.Destination) { d.TimeWait, d.Refused.NoTimestamps, d.ClosedHere = 300, 300, 300 }), stop(7))
+	v := conclude(t, list...)
+	if v.Basis != verdict.BasisNotClient || v.Severity != "info" || len(v.Findings) != 1 || len(v.Remedies) != 0 {
+		t.Errorf("%s, %s, %d findings, remedies %+v", v.Basis, v.Severity, len(v.Findings), v.Remedies)
+	}
+}
+
+// TestNamesOfDestinations has destinations that differ in what is not shown.
+func TestNamesOfDestinations(t *testing.T) {
+	list := []event.Event{start()}
+	for i := range 3 {
+		ev := timeWait(1, 40000)
+		ev.NetNS = netns + uint32(i/2)
+		ev.Local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(10 + i%2)}), 40000)
+		list = append(list, ev)
+	}
+	other := timeWait(1, 40000)
+	other.Remote = netip.AddrPortFrom(remote, 81)
+	v := conclude(t, append(list, other, stop(2))...)
+	text := v.Text(verdict.Style{Width: 200})
+	for _, want := range []string{
+		"  10.0.0.10 -> 10.0.0.2:80 in netns 4026532000 ", "  10.0.0.10 -> 10.0.0.2:80 in netns 4026532001 ", "  10.0.0.11 -> 10.0.0.2:80 ", "\n  10.0.0.2:81 ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 // TestCallsByCause divides failures of the kernel by what one call makes.
 func TestCallsByCause(t *testing.T) {
 	list := []event.Event{start()}
@@ -132,7 +165,7 @@ func TestCallsByCause(t *testing.T) {
 	}
 	list = append(list, fail(1, event.CauseReserved), stop(2))
 	got := conclude(t, list...).Failures.ByCause
-	want := []verdict.CauseFailure{{Cause: "ports_in_use", Kernel: 7, Calls: 3}, {Cause: "reserved", Kernel: 1}}
+	want := []verdict.CauseFailure{{Cause: "ports_in_use", Kernel: 7, Calls: 2}, {Cause: "reserved", Kernel: 1}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

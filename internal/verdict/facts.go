@@ -66,7 +66,8 @@ func (v *Verdict) portsText() string {
 	if u == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s of %s used at most (%s), towards %s", group(u.Used), group(u.Total), percent(u.Share), u.place())
+	return fmt.Sprintf("%s of %s used at most (%s), towards %s, seen in %s",
+		group(u.Used), group(u.Total), percent(u.Share), u.place(), several(u.Looks, "look", "looks"))
 }
 
 func (f *Failures) text() string {
@@ -132,6 +133,37 @@ func (r *Run) text() string {
 // destinationHead and the rows below it are a table of the busiest ones.
 func destinationHead() []string {
 	return []string{"destination", "made", "peak/s", "TIME_WAIT", "ports", "failed", "refused"}
+}
+
+// rows names the busiest destinations so that none looks like another.
+func (v *Verdict) rows() [][]string {
+	seen := map[string]int{}
+	local := func(d *Destination) string {
+		if !d.Laddr.IsValid() {
+			return d.place()
+		}
+		return d.Laddr.String() + " -> " + d.place()
+	}
+	for i := range v.Destinations {
+		d := &v.Destinations[i]
+		seen[d.place()]++
+		if l := local(d); l != d.place() {
+			seen[l]++
+		}
+	}
+	var rows [][]string
+	for i := range v.Destinations {
+		d := &v.Destinations[i]
+		row := d.row()
+		if seen[d.place()] > 1 {
+			row[0] = local(d)
+		}
+		if seen[row[0]] > 1 {
+			row[0] += fmt.Sprintf(" in netns %d", d.NetNS)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 func (d *Destination) row() []string {

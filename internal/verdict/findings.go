@@ -171,10 +171,14 @@ func (f *found) finding() Finding {
 }
 
 // remediesOf joins what helps, that of the worst finding first. What helps
-// against several stands once.
-func remediesOf(list []*found) []Remedy {
+// against several stands once. In the calm nothing is to be remedied because of
+// mere infos.
+func remediesOf(list []*found, calm bool) []Remedy {
 	out := []Remedy{}
 	for _, f := range list {
+		if calm && f.severity == event.SeverityInfo {
+			continue
+		}
 		for _, r := range f.remedies {
 			do := clip(r.Do, maxText)
 			i := slices.IndexFunc(out, func(o Remedy) bool { return o.Do == do })

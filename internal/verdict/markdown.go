@@ -43,11 +43,7 @@ func (v *Verdict) markdownDestinations(b *strings.Builder) {
 		return
 	}
 	b.WriteByte('\n')
-	var rows [][]string
-	for i := range v.Destinations {
-		rows = append(rows, v.Destinations[i].row())
-	}
-	markdownTable(b, destinationHead(), rows)
+	markdownTable(b, destinationHead(), v.rows())
 	markdownMore(b, omitted(v.DestinationsOmitted, "destination", "destinations"))
 }
 

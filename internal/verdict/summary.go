@@ -5,7 +5,6 @@ package verdict
 import (
 	"cmp"
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/twscope/twscope/internal/event"
@@ -46,14 +45,23 @@ func (c *Collector) Verdict() Verdict {
 	if len(v.Codes) > 0 {
 		v.Severity = v.Codes[0].Severity
 	}
-	v.Remedies = remediesOf(found)
-	if n := len(v.Remedies); n > listedRemedies {
-		v.Remedies, v.RemediesOmitted = v.Remedies[:listedRemedies], uint64(n-listedRemedies)
-	}
 	v.Doubts = c.doubts(&v)
 	v.Answer, v.Basis = c.answer(&v, accounts, found)
 	v.Answer = clip(v.Answer, maxAnswer)
+	v.Remedies = remediesOf(found, v.calm())
+	if n := len(v.Remedies); n > listedRemedies {
+		v.Remedies, v.RemediesOmitted = v.Remedies[:listedRemedies], uint64(n-listedRemedies)
+	}
 	return v
+}
+
+// calm tells whether the answer is that nothing failed.
+func (v *Verdict) calm() bool {
+	switch v.Basis {
+	case BasisNotClient, BasisNotServer, BasisSlow, BasisOpen, BasisNothing:
+		return true
+	}
+	return false
 }
 
 func (c *Collector) run() Run {
@@ -165,7 +173,7 @@ func (c *Collector) failed(accounts []*account) Failures {
 		}
 		one := CauseFailure{Cause: event.Cause(cause).String(), Kernel: n.kernel}
 		if !n.unknown {
-			one.Calls = uint64(math.Ceil(n.calls - 1e-6))
+			one.Calls = uint64(n.calls + 1e-6)
 		}
 		f.ByCause = append(f.ByCause, one)
 		events += n.kernel

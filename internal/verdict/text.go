@@ -76,11 +76,7 @@ func (v *Verdict) writeDestinations(p *page) {
 		return
 	}
 	p.title("Busiest destinations")
-	var rows [][]string
-	for i := range v.Destinations {
-		rows = append(rows, v.Destinations[i].row())
-	}
-	p.table(destinationHead(), rows)
+	p.table(destinationHead(), v.rows())
 	p.more(omitted(v.DestinationsOmitted, "destination", "destinations"))
 }
 

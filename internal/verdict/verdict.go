@@ -64,7 +64,8 @@ type Verdict struct {
 	// Findings are the worst first.
 	Findings        []Finding `json:"findings"`
 	FindingsOmitted uint64    `json:"findings_omitted"`
-	// Remedies are those of the findings, the best first.
+	// Remedies are those of the findings, the best first; those of mere infos
+	// only if something failed.
 	Remedies        []Remedy               `json:"remedies"`
 	RemediesOmitted uint64                 `json:"remedies_omitted"`
 	NotSeen         []string               `json:"not_seen"`
@@ -129,6 +130,9 @@ type PortUse struct {
 	Used  uint32  `json:"used"`  // ports that connect() could not have
 	Total uint32  `json:"total"` // ports that it chooses from
 	Share float64 `json:"share"` // Used / Total, 0 to 1
+	// Looks is how often this budget was looked at: what was used in between
+	// is not known.
+	Looks uint64 `json:"looks"`
 }
 
 // Failures counts connect() calls that failed before a SYN was sent.

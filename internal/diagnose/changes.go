@@ -141,28 +141,59 @@ func (s *snapshot) failures(told *snapshot) string {
 
 // ends tells of a change in who closes, and notes it.
 func (s *snapshot) ends(told, first *snapshot) string {
-	b, t := &s.budget, &told.budget
-	here, there, reset := grown(t.ClosedHere, b.ClosedHere), grown(t.ClosedThere, b.ClosedThere), grown(t.ClosedReset, b.ClosedReset)
-	if here+there+reset < 5 {
+	b, t, f := &s.budget, &told.budget, &first.budget
+	now := endings{grown(t.ClosedHere, b.ClosedHere), grown(t.ClosedThere, b.ClosedThere), grown(t.ClosedReset, b.ClosedReset)}
+	was := endings{f.ClosedHere, f.ClosedThere, f.ClosedReset}
+	if now.all() < 5 {
 		s.endings = told.endings
 		return ""
 	}
-	s.endings = dominant(here, there, reset)
-	if s.endings == endMixed || s.endings == told.endings && s.endings == first.endings {
+	s.endings = dominant(now.here, now.there, now.reset)
+	how := s.endings
+	switch {
+	case how == endMixed:
+		how = now.risen(was)
+	case how == told.endings && how == first.endings:
+		how = endMixed
+	}
+	if how == endMixed {
 		return ""
 	}
-	how, n := "by RST", reset
-	switch s.endings {
-	case endHere:
-		how, n = "by this host's FIN first", here
-	case endThere:
-		how, n = "by the peer's FIN first", there
-	}
-	f := &first.budget
-	was := map[ending]uint64{endHere: f.ClosedHere, endThere: f.ClosedThere, endReset: f.ClosedReset}[s.endings]
+	words := map[ending]string{endHere: "by this host's FIN first", endThere: "by the peer's FIN first", endReset: "by RST"}
 	return fmt.Sprintf("%s of %s ended %s since %s (before: %s of %s)",
-		group(n), several(here+there+reset, "connection", "connections"), how, clock(told.at),
-		group(was), group(f.ClosedHere+f.ClosedThere+f.ClosedReset))
+		group(now.of(how)), several(now.all(), "connection", "connections"), words[how], clock(told.at),
+		group(was.of(how)), group(was.all()))
+}
+
+// endings counts connections by how they ended.
+type endings struct{ here, there, reset uint64 }
+
+func (n endings) all() uint64 { return n.here + n.there + n.reset }
+
+func (n endings) of(e ending) uint64 {
+	switch e {
+	case endHere:
+		return n.here
+	case endThere:
+		return n.there
+	case endReset:
+		return n.reset
+	}
+	return 0
+}
+
+// risen returns the ending whose share has grown the most, by a quarter of all
+// at least: where a remedy was applied in the middle of what is counted, none
+// dominates. It is endMixed if there is none.
+func (n endings) risen(was endings) ending {
+	best, most := endMixed, 0.25
+	for _, e := range []ending{endHere, endThere, endReset} {
+		up := float64(n.of(e))/float64(n.all()) - float64(was.of(e))/float64(max(was.all(), 1))
+		if was.all() >= 5 && up >= most {
+			best, most = e, up
+		}
+	}
+	return best
 }
 
 // pace tells of a load that has at least halved or doubled.

@@ -29,6 +29,7 @@ func natPawsDropDoc() Code {
 			"as an old duplicate. Two hosts behind the NAT are enough, and one is, if its kernel draws an offset for each pair of addresses and ports: Linux 7.0, " +
 			"6.18.17, 6.12.94 and later, macOS, FreeBSD. " + loserWait,
 		Detected: "Verdicts nat-port-rewrite and nat-multi-clock of paws_reject events. " + whenRefused +
+			" One verdict at least must have log10_odds above 1, which takes a fact that no restart explains." +
 			" What is refused for its sequence number from the same source is told in the evidence, and SYNs that a full queue dropped are not counted.",
 		Confidence: oddsTell,
 		WrongIf: "a capture on the clients' side of the NAT shows that a refused SYN and the connection before it on that port come from one host and one port there too, " +

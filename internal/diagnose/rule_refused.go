@@ -43,12 +43,17 @@ type tally struct {
 	clocks          uint64 // of count, those of nat-multi-clock
 	timed           uint64 // of count, SYNs with timestamps
 	leastOdds       int64  // thousandths
+	mostOdds        int64
 	odds, offsets   samples
 	ages            samples // ms
-	replies         [event.ReplyNone + 1]uint64
+	replies         [event.ReplyRST + 1]uint64
 	reason, counter string // of the latest
 	because         string
 }
+
+// guessOdds, in thousandths of log10, is what a NAT has for want of time for a
+// restart. That is enough for a verdict, but a finding needs a fact.
+const guessOdds = 1000
 
 // refusals is what is known of one lane.
 type refusals struct {
@@ -129,6 +134,7 @@ func (t *tally) take(f *refusal) {
 	if len(t.odds.list) == 0 || odds < t.leastOdds {
 		t.leastOdds = odds
 	}
+	t.mostOdds = max(t.mostOdds, odds)
 	t.odds.add(odds)
 	if f.HasOffset {
 		t.offsets.add(thousandths(f.OffsetS))
@@ -187,7 +193,7 @@ func (e *Engine) judgeRefusals(l lane, r *refusals) {
 func (e *Engine) refusal(v *refusalView, rule *refusalRule) judgement {
 	open := e.book.open(rule.code, subjectKey{lane: v.lane}) != nil
 	j := judgement{state: v.stage(e.now, open)}
-	if j.state != bad && !open {
+	if !open && (j.state != bad || v.why == byNAT && v.mostOdds <= guessOdds) {
 		return judgement{}
 	}
 	n := v.number()

@@ -268,7 +268,7 @@ func TestConfidenceOfRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		odds, want float64
 		lost       uint64
-	}{{0, 0.5, 0}, {-3, 0.5, 0}, {1, 10.0 / 11, 0}, {9, 0.99, 0}, {9, 0.495, 1000}, {1e300, 0.99, 0}} {
+	}{{1.2, 0.941, 0}, {1.5, 0.969, 0}, {2, 0.99, 0}, {9, 0.99, 0}, {9, 0.495, 1000}, {1e300, 0.99, 0}} {
 		r := newRun(t, nil)
 		if tt.lost > 0 {
 			r.feed(&event.Loss{Hop: "ring", Of: "paws_reject", Count: tt.lost})
@@ -285,6 +285,23 @@ func TestConfidenceOfRefusals(t *testing.T) {
 		}
 		r.check()
 	}
+}
+
+// TestGuess is the odds without a fact: no finding is made of them alone.
+func TestGuess(t *testing.T) {
+	r := newRun(t, nil)
+	guess := func() event.Event {
+		p := refusal(event.VerdictNATPortRewrite)
+		p.Odds = 1
+		return p
+	}
+	r.times(20, time.Second, guess)
+	want(t, r.feed(&event.Stats{}), "")
+	r.times(1, time.Second, refusals(event.VerdictNATPortRewrite))
+	got := r.feed(&event.Stats{})
+	want(t, got, "nat-paws-drop:open")
+	contains(t, got[0].Summary, "21 SYNs")
+	r.check()
 }
 
 // TestNoNATInInnocentLogs is what must never happen: 100 logs of restarts,

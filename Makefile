@@ -71,7 +71,7 @@ test: ## Run every test that this machine can run, and say which it cannot
 # What differs from kernel to kernel: BTF, counters and sysctls, the verifier,
 # and all observations on all rungs. The rest of the tests runs here only,
 # because emulated time is dear.
-VM_SESSION ?= ^Test(PortsRunOut|CloseOrders|PAWS|NATVerdicts|ListenDrop|SYN|Silence|Reuse|Ends|Census|OwnerOf(Connect|Accept|ReusePort)|ExhaustionIs|BudgetOf|Remedies)
+VM_SESSION ?= ^Test(PortsRunOut|CloseOrders|PAWS|NATVerdicts|SYN|Silence|Reuse|Ends|Census|OwnerOf(Connect|Accept|ReusePort)|ExhaustionIs|BudgetOf|Remedies)
 KERNELS ?=
 
 .PHONY: test-kernels

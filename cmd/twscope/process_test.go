@@ -38,6 +38,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == loadArg {
+		os.Exit(loadMain(os.Args[2]))
+	}
 	if os.Getenv(processEnv) == "" {
 		os.Exit(m.Run())
 	}
@@ -85,6 +88,17 @@ func command(args ...string) *exec.Cmd {
 // start waits until twscope is attached.
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
+	return startUntil(t, cmd, func(line string) bool { return strings.HasPrefix(line, "attached in") })
+}
+
+// startAttach is start for attach.
+func startAttach(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	return startUntil(t, cmd, func(line string) bool { return strings.HasPrefix(line, "twscope: watching") })
+}
+
+func startUntil(t *testing.T, cmd *exec.Cmd, isAttached func(line string) bool) *process {
+	t.Helper()
 	testutil.Root(t)
 	p := &process{t: t, cmd: cmd, stderr: &bytes.Buffer{}, read: make(chan struct{}), done: make(chan struct{})}
 	stderr, err := cmd.StderrPipe()
@@ -102,7 +116,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	go func() {
 		defer close(p.read)
 		for lines := bufio.NewScanner(io.TeeReader(stderr, p.stderr)); lines.Scan(); {
-			if strings.HasPrefix(lines.Text(), "attached in") {
+			if isAttached(lines.Text()) {
 				close(attached)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/twscope/twscope/internal/attach"
 )
 
 // The exit codes, beside those of a wrapped command.
@@ -30,6 +32,11 @@ type matchError struct{ what string }
 
 func (e matchError) Error() string { return e.what }
 
+// commandExit passes on the exit code of a command that attach has started.
+type commandExit struct{ status int }
+
+func (e commandExit) Error() string { return fmt.Sprintf("exit code %d", e.status) }
+
 // run runs a command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	return execute(newRootCmd(), args, stdout, stderr)
@@ -43,6 +50,9 @@ func execute(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if e, ok := errors.AsType[commandExit](err); ok {
+		return e.status
+	}
 	fmt.Fprintf(stderr, "twscope: %v\n", err)
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintf(stderr, "See '%s --help'.\n", cmd.CommandPath())
@@ -50,6 +60,9 @@ func execute(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	}
 	if _, ok := errors.AsType[matchError](err); ok {
 		return exitMatch
+	}
+	if e, ok := errors.AsType[*attach.StartError](err); ok {
+		return e.Code
 	}
 	return exitError
 }
@@ -72,7 +85,7 @@ func newRootCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRunCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newCompareCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
+	root.AddCommand(newRunCmd(), newAttachCmd(), newHoldCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newCompareCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/twscope/twscope/internal/event"
@@ -57,6 +58,14 @@ func newRunCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.out, "out", eventlog.DefaultPath, "event log; \"-\" is standard output (`FILE`)")
+	f.DurationVar(&o.statsInterval, "stats-interval", 10*time.Second, "time between stats and between destinations events; 0: none (`DURATION`)")
+	f.DurationVar(&o.duration, "duration", 0, "stop after this time; 0: run until stopped (`DURATION`)")
+	o.register(f)
+	return cmd
+}
+
+// register adds the flags that attach has too.
+func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.events, "events", nil, "write only these events (`LIST`), or \"all\"; default: all but time_wait_end and syn")
 	f.IntVar(&o.rate, "rate", 0, "write at most `N` events of one kind in a second and count the rest; 0: no limit")
 	f.Int64Var(&o.maxSize, "max-size", 100, "rotate the event log at this size (`MiB`)")
@@ -64,13 +73,10 @@ func newRunCmd() *cobra.Command {
 	f.BoolVar(&o.noCompress, "no-compress", false, "do not gzip old files")
 	f.StringVar(&o.rung, "rung", "", "use this kind of hook and none better: fentry, kprobe or tracepoint (`RUNG`)")
 	f.Uint32Var(&o.ringSize, "ring-size", probe.DefaultRingBytes>>20, "ring buffer between kernel and twscope, a power of two (`MiB`)")
-	f.DurationVar(&o.statsInterval, "stats-interval", 10*time.Second, "time between stats and between destinations events; 0: none (`DURATION`)")
 	f.IntVar(&o.destinations, "destinations", 20, "list the port budgets of the `N` busiest destinations")
-	f.DurationVar(&o.duration, "duration", 0, "stop after this time; 0: run until stopped (`DURATION`)")
 	f.StringVar(&o.logLevel, "log-level", "info", "diagnostics on standard error: debug, info, warn or error (`LEVEL`)")
 	f.StringVar(&o.logFormat, "log-format", "text", "of the diagnostics: text or json (`FORMAT`)")
-	o.register(f)
-	return cmd
+	o.selectors.register(f)
 }
 
 // Causes of the end, as the stop event names them.

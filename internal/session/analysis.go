@@ -33,6 +33,9 @@ func (a *analysis) Put(ev event.Event) {
 	}
 	a.session.budgets.take(ev)
 	a.session.refusals.take(ev)
+	if ev.Kind() == event.KindCensus && a.session.chooses() {
+		return // it has no owner that could be selected
+	}
 	if e, ok := ev.(*event.SYN); ok && e.Validated && a.arrivals {
 		return // it has its line
 	}

@@ -56,7 +56,7 @@ func newBudgets(s *session) *budgets {
 		book: ports.New(ports.Options{
 			MaxDestinations: s.opts.MaxDestinations, HZ: s.opts.Facts.HZ,
 			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts, s.probe.Rung(probe.Census) != probe.None),
-			Chosen: s.opts.AllOwners && byOwner(&s.opts.Filters),
+			Chosen: s.chooses(),
 		}),
 		goes: map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
 	}
@@ -66,6 +66,9 @@ func newBudgets(s *session) *budgets {
 // connections.
 func byOwner(f *probe.Filters) bool   { return len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0 }
 func byAddress(f *probe.Filters) bool { return len(f.Remote)+len(f.Local) > 0 }
+
+// chooses tells whether the session knows of more programs than it is about.
+func (s *session) chooses() bool { return s.opts.AllOwners && byOwner(&s.opts.Filters) }
 
 // part tells whether filters by owner keep sockets from the budgets.
 func part(o *Options) bool { return byOwner(&o.Filters) && !o.AllOwners }

@@ -132,9 +132,11 @@ func policy(sysctls map[string]string) probe.ReusePolicy {
 func (n *namespaces) add(l look, younger bool) {
 	s := n.session
 	inode := l.namespace.Inode
-	n.known[inode] = &namespace{
-		Namespace: l.namespace, sysctls: l.sysctls, census: l.snapshot.Summary(inode),
+	census := l.snapshot
+	if s.chooses() {
+		census = probe.Snapshot{} // whose they are is not known
 	}
+	n.known[inode] = &namespace{Namespace: l.namespace, sysctls: l.sysctls, census: census.Summary(inode)}
 	s.account.Open(inode, l.seen, l.counters, s.seen(inode), younger)
 	n.listens.open(n.known[inode], l.counters)
 	s.budgets.learn(l)

@@ -32,18 +32,19 @@ type Options struct {
 	// AllOwners has the port budgets count the sockets of all programs, where
 	// Filters select some: they share the ports. Written are the events of those
 	// that Filters select, and the budgets that they use; time_wait_end is not
-	// written, because it tells no owner.
+	// written, because it tells no owner, and neither is census.
 	AllOwners bool
+	// Family, if any, is told how many processes run that Filters.PIDs selects,
+	// descendants included: at the start, and when it has changed. The goroutine
+	// that reads the ring calls it.
+	Family func(int)
 	// Observer, if any, follows what goes to the log.
 	Observer Observer
 	// FilterText is what the start event tells of the filters: flag names and
 	// their values.
-	FilterText map[string][]string
-	Rung       probe.Rung
-	RingBytes  uint32
-	// WithFamily ends the session, with ErrFamilyEnded as the reason, when no
-	// process that Filters.PIDs selects, descendants included, runs any more.
-	WithFamily    bool
+	FilterText    map[string][]string
+	Rung          probe.Rung
+	RingBytes     uint32
 	StatsInterval time.Duration // between stats and between destinations events; 0: none
 	// Destinations is how many a destinations event lists, and MaxDestinations
 	// for how many a budget is kept; 0: 20 and 10,000.
@@ -73,10 +74,6 @@ type Observer interface {
 	// to write.
 	Stop(*event.Stop) *event.Stop
 }
-
-// ErrFamilyEnded ends a session whose every process of --pid has ended, see
-// Options.WithFamily.
-var ErrFamilyEnded = errors.New("the processes have ended")
 
 // Report is what a person wants to know once the session runs.
 type Report struct {
@@ -317,9 +314,7 @@ func (s *session) loop(ctx context.Context) error {
 		s.refusals.hurry()
 		s.counter.poll(s)
 		s.shed()
-		if s.family.ended(s) {
-			cancel(ErrFamilyEnded)
-		}
+		s.family.look(s)
 	}
 	err := s.reader.Run(ctx, s.analysis, idle)
 	cancel(nil)

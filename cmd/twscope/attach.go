@@ -58,6 +58,7 @@ func newAttachCmd() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	f.SetInterspersed(false) // the flags behind a forgotten "--" are not ours
 	f.StringVar(&o.out, "out", "", "write the event log to this file too (`FILE`)")
 	f.DurationVar(&o.statsInterval, "stats-interval", time.Second, "time between looks at the port budgets (`DURATION`)")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time, COMMAND by SIGTERM; 0: do not (`DURATION`)")
@@ -315,8 +316,12 @@ func (a *attachment) write(v *verdict.Verdict) (err error) {
 		out, name = f, a.opts.report
 		a.style = verdict.Style{}
 	}
-	if a.left > 0 && a.command != nil {
-		a.view.note(fmt.Sprintf("%d processes that the command has started go on, and are not watched any more", a.left))
+	switch {
+	case a.command == nil || a.left == 0:
+	case a.left == 1:
+		a.view.note("1 process that the command has started goes on, and is watched no more")
+	default:
+		a.view.note(fmt.Sprintf("%d processes that the command has started go on, and are watched no more", a.left))
 	}
 	text := string(v.Encode()) + "\n"
 	switch a.opts.format {

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -71,9 +72,27 @@ func must(err error) {
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	stderr *bytes.Buffer // complete when done
+	stderr *output // complete when done
 	read   chan struct{}
 	done   chan struct{}
+}
+
+// output is what a process has written up to now.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func command(args ...string) *exec.Cmd {
@@ -100,7 +119,7 @@ func startAttach(t *testing.T, cmd *exec.Cmd) *process {
 func startUntil(t *testing.T, cmd *exec.Cmd, isAttached func(line string) bool) *process {
 	t.Helper()
 	testutil.Root(t)
-	p := &process{t: t, cmd: cmd, stderr: &bytes.Buffer{}, read: make(chan struct{}), done: make(chan struct{})}
+	p := &process{t: t, cmd: cmd, stderr: &output{}, read: make(chan struct{}), done: make(chan struct{})}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ package ports
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -23,6 +24,7 @@ type model struct {
 	sockets map[event.Socket]*modelSocket
 	reused  map[netip.AddrPort]uint64
 	closed  map[netip.AddrPort]uint64
+	ended   int64 // when a timer ended last
 }
 
 type modelSocket struct {
@@ -30,9 +32,17 @@ type modelSocket struct {
 	born, due                                 int64
 }
 
+// keys returns the sockets in an order that a seed repeats.
+func (m *model) keys() []event.Socket {
+	return slices.SortedFunc(maps.Keys(m.sockets), func(a, b event.Socket) int {
+		return cmp.Or(a.Remote.Compare(b.Remote), a.Local.Compare(b.Local))
+	})
+}
+
 func (m *model) expire(now int64) {
 	for k, s := range m.sockets {
 		if !s.open && s.due <= now {
+			m.ended = max(m.ended, s.due)
 			delete(m.sockets, k)
 		}
 	}
@@ -42,6 +52,9 @@ func (m *model) expire(now int64) {
 // which counts in ms and looks every 4 ms, may be of another opinion.
 func (m *model) edge(now int64) bool {
 	near := func(at int64) bool { return at > now-10*msPerNS && at < now+10*msPerNS }
+	if near(m.ended) {
+		return true
+	}
 	for _, s := range m.sockets {
 		if !s.open && (near(s.due) || near(s.born+int64(m.facts.ReuseDelayMS)*msPerNS)) {
 			return true
@@ -168,6 +181,7 @@ func (p *player) tellEnds() {
 	for k, s := range p.m.sockets {
 		if !s.open && s.due <= p.now {
 			ends = append(ends, &event.TimeWaitEnd{Header: event.Header{Time: s.due}, Socket: k})
+			p.m.ended = max(p.m.ended, s.due)
 			delete(p.m.sockets, k)
 		}
 	}
@@ -261,8 +275,8 @@ func (p *player) reuse() {
 
 // opens changes what is open, and takes a snapshot.
 func (p *player) opens() {
-	for k, s := range p.m.sockets {
-		if s.open && p.IntN(3) == 0 {
+	for _, k := range p.m.keys() {
+		if p.m.sockets[k].open && p.IntN(3) == 0 {
 			delete(p.m.sockets, k)
 		}
 	}
@@ -285,7 +299,8 @@ func (p *player) opens() {
 // recount loses some sockets, and lets the kernel have some that were not
 // told of.
 func (p *player) recount() {
-	for k, s := range p.m.sockets {
+	for _, k := range p.m.keys() {
+		s := p.m.sockets[k]
 		// the book knows the age of a server's socket to 2 s only
 		if !s.open && !s.server && p.IntN(3) == 0 {
 			delete(p.m.sockets, k)

@@ -67,7 +67,9 @@ func newAttachCmd() *cobra.Command {
 	f.StringVar(&o.failOn, "fail-on", "", "exit with code 3 at findings of these codes, or of this severity or above (`CODE[,CODE]|SEVERITY`)")
 	f.StringVar(&o.live, "live", "auto", "tell the state as a block, as lines, or off; auto decides (`HOW`)")
 	f.StringVar(&o.color, "color", "auto", "colour: auto, always or never; auto respects NO_COLOR (`WHEN`)")
-	o.runOptions.register(f)
+	o.register(f)
+	// the verdict tells what was lost
+	o.logLevel, f.Lookup("log-level").DefValue = "error", "error"
 	return cmd
 }
 
@@ -79,7 +81,7 @@ func newHoldCmd() *cobra.Command {
 			if len(args) < 3 || args[0] != "--" {
 				return usageError{errors.New("this is for twscope itself to call")}
 			}
-			return commandExit{attach.Hold(args[1:])}
+			return statusError{attach.Hold(args[1:])}
 		},
 	}
 }
@@ -143,7 +145,7 @@ func (o *attachOptions) prepare(cmd *cobra.Command, command bool) (*attachment, 
 	if err != nil {
 		return nil, usageError{err}
 	}
-	a := &attachment{opts: o, stdout: stdout, style: verdictStyle(stdout, color), watch: &watcher{collector: verdict.New()}}
+	a := &attachment{opts: o, stdout: stdout, color: color, watch: &watcher{collector: verdict.New()}}
 	a.view = newView(stderr, a.watch, o.liveHow(stderr, command))
 	if color, _ := useColor(o.color, stderr, os.Getenv("NO_COLOR")); color {
 		a.view.paint = paintVerdict
@@ -172,7 +174,7 @@ type attachment struct {
 	opts    *attachOptions
 	session session.Options
 	stdout  io.Writer
-	style   verdict.Style
+	color   bool // of the verdict
 	watch   *watcher
 	view    *view
 	command *attach.Command // nil: none
@@ -237,7 +239,7 @@ func (a *attachment) outcome(v *verdict.Verdict, err error) error {
 	}
 	if a.command != nil {
 		if status := a.command.Exit().Status(); status != 0 {
-			return commandExit{status}
+			return statusError{status}
 		}
 	}
 	return nil
@@ -313,8 +315,7 @@ func (a *attachment) write(v *verdict.Verdict) (err error) {
 			return fmt.Errorf("--verdict: %w", err)
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
-		out, name = f, a.opts.report
-		a.style = verdict.Style{}
+		out, name, a.color = f, a.opts.report, false
 	}
 	switch {
 	case a.command == nil || a.left == 0:
@@ -328,7 +329,7 @@ func (a *attachment) write(v *verdict.Verdict) (err error) {
 	case "markdown":
 		text = v.Markdown()
 	case "text":
-		text = v.Text(a.style)
+		text = v.Text(verdictStyle(out, a.color))
 		if a.command != nil && out == a.stdout {
 			text = "\n" + text // the command may have written there
 		}

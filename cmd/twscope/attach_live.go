@@ -194,7 +194,9 @@ func (v *view) tell(t *verdict.Ticker, state bool) {
 	l, matched := v.watch.live()
 	switch v.how {
 	case liveBlock:
-		v.draw(l.Lines(verdict.Style{Width: v.columns() - 1, Paint: v.paint}))
+		columns, rows := v.size()
+		block := l.Lines(verdict.Style{Width: columns - len("^C "), Paint: v.paint}) // what the terminal echoes goes there
+		v.draw(block[:min(len(block), max(rows-1, 1))])
 	case liveLines:
 		for _, news := range t.News(&l) {
 			v.note(news)
@@ -205,14 +207,14 @@ func (v *view) tell(t *verdict.Ticker, state bool) {
 	}
 }
 
-// columns of the terminal; what is no terminal has 80.
-func (v *view) columns() int {
+// size is that of the terminal; what is none, or does not tell, has 80 by 24.
+func (v *view) size() (columns, rows int) {
 	if f, ok := v.out.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-			return int(size.Col)
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 && size.Row > 0 {
+			return int(size.Col), int(size.Row)
 		}
 	}
-	return textWidth
+	return textWidth, 24
 }
 
 // draw replaces the block.
@@ -241,7 +243,8 @@ func (v *view) erase() string {
 	if len(v.drawn) == 0 {
 		return ""
 	}
-	rows, columns := 0, v.columns()
+	rows := 0
+	columns, _ := v.size()
 	for _, n := range v.shown {
 		rows += max(1, (n+columns-1)/columns)
 	}

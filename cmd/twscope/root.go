@@ -32,10 +32,10 @@ type matchError struct{ what string }
 
 func (e matchError) Error() string { return e.what }
 
-// commandExit passes on the exit code of a command that attach has started.
-type commandExit struct{ status int }
+// statusError passes on the exit code of a command that attach has started.
+type statusError struct{ status int }
 
-func (e commandExit) Error() string { return fmt.Sprintf("exit code %d", e.status) }
+func (e statusError) Error() string { return fmt.Sprintf("exit code %d", e.status) }
 
 // run runs a command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -50,7 +50,7 @@ func execute(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	if e, ok := errors.AsType[commandExit](err); ok {
+	if e, ok := errors.AsType[statusError](err); ok {
 		return e.status
 	}
 	fmt.Fprintf(stderr, "twscope: %v\n", err)

@@ -56,6 +56,25 @@ func TestProcessTree(t *testing.T) {
 	}
 }
 
+func TestRuns(t *testing.T) {
+	root := fstest.MapFS{
+		"proc/1/stat": stat(1, 0, "init"), "proc/1/task/1/stat": stat(1, 0, "init"),
+		"proc/2/stat": file("2 (a) b) Z 1 2\n"), "proc/2/task/2/stat": file(""),
+		"proc/3/stat": file("3 (x) Z 1 3\n"), "proc/3/task/3/stat": file(""), "proc/3/task/30/stat": file(""), // its leader has ended
+		"proc/4/stat": file("4 (x) X 1 4\n"), "proc/4/task/4/stat": file(""),
+		"proc/5/stat": file("nonsense"), "proc/5/task/5/stat": file(""),
+	}
+	for pid, want := range map[uint32]bool{1: true, 2: false, 3: true, 4: false, 6: false} {
+		if got := Runs(root, pid); got != want {
+			t.Errorf("Runs(%d) = %t", pid, got)
+		}
+	}
+	_ = Runs(root, 5) // whatever it is, no panic
+	if !Runs(os.DirFS("/"), uint32(os.Getpid())) {
+		t.Error("we run")
+	}
+}
+
 func TestLocalProcessTree(t *testing.T) {
 	got, err := ProcessTree(os.DirFS("/"), uint32(os.Getppid()))
 	if err != nil {

@@ -5,10 +5,12 @@ package session_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
+	"github.com/twscope/twscope/internal/session"
 	"github.com/twscope/twscope/internal/testutil"
 )
 
@@ -57,6 +59,52 @@ func TestBudgetOfOneProgram(t *testing.T) {
 		t.Errorf("confidence %g, although a part is not known", f.Confidence)
 	}
 	t.Log(f.Summary)
+	l.replays(t)
+}
+
+// TestBudgetOfAllOwners: one program is watched, and the ports that another one
+// holds count, those from before the start too.
+func TestBudgetOfAllOwners(t *testing.T) {
+	testutil.Root(t)
+	const ports = 80
+	shared := invite(t, "shared", ports, nil, lab.Server{})
+	foreign := invite(t, "foreign", ports, nil, lab.Server{})
+	shared.run(t, lab.Load{Connections: ports / 4})
+	w := watch(t, func(o *session.Options) {
+		o.Kinds = session.DefaultKinds()
+		o.StatsInterval = time.Second
+		o.Filters.Comms, o.AllOwners = []string{"chosen"}, true
+	})
+	shared.run(t, lab.Load{Connections: ports / 4})
+	foreign.run(t, lab.Load{Connections: ports})
+	if res := shared.chosen(t, lab.Load{Connections: ports/2 + 5}); res.Failed["EADDRNOTAVAIL"] != 5 {
+		t.Fatalf("%+v", res)
+	}
+	w.eventually(func(l log) bool { return len(shared.findings(l, "port-exhaustion")) > 0 }, "a finding")
+	l := w.stop()
+
+	for _, f := range shared.causes(t, l, 5, event.CauseTimeWaitNotReusable) {
+		if f.PortsTimeWait != ports {
+			t.Errorf("%+v", *f)
+		}
+	}
+	d := shared.budget(t, l)
+	if d.TimeWait != ports || d.ClosedHere != ports/2 || strings.Contains(strings.Join(d.Unknown, "; "), "programs") {
+		t.Errorf("%+v", d)
+	}
+	if n := len(of[*event.TimeWait](l, nil)); n != ports/2 || l.stopEvent(t).Seen["time_wait"] != ports/2 {
+		t.Errorf("%d lines of TIME_WAIT, %v counted", n, l.stopEvent(t).Seen)
+	}
+	if n := len(of[*event.Census](l, nil)); n > 0 {
+		t.Errorf("%d lines of sockets that have no owner", n)
+	}
+	for _, e := range of[*event.Destinations](l, nil) {
+		for i := range e.List {
+			if uint64(e.List[i].NetNS) == foreign.client.Inode() {
+				t.Fatalf("a destination of others: %+v", e.List[i])
+			}
+		}
+	}
 	l.replays(t)
 }
 

@@ -163,6 +163,8 @@ func (c *Collector) calm(v *Verdict, accounts []*account) (sentence, basis strin
 			" open, none has ended, and nothing failed", BasisOpen
 	}
 	switch {
+	case len(v.Run.Filters["command"]) > 0: // of attach
+		return doubt + "the command made no TCP connection", BasisNothing
 	case len(v.Run.Filters) > 0:
 		return doubt + "no connection matched the selectors", BasisNothing
 	case v.Failures.Kernel > 0:

@@ -85,6 +85,8 @@ func answerCases() []answerCase {
 	later.Part = 2
 	all := start()
 	all.Filters = nil
+	command := start()
+	command.Filters = map[string][]string{"command": {"wrk"}}
 	half := healthy()
 	return []answerCase{
 		{"ports run out", exhausted(), verdict.BasisFinding, "critical", []string{
@@ -141,6 +143,7 @@ func answerCases() []answerCase {
 			"not your client: 50 connections are open, none has ended, and nothing failed",
 		}, nil},
 		{"nothing matched", []event.Event{start(), stop(5)}, verdict.BasisNothing, "none", []string{"no connection matched the selectors"}, nil},
+		{"idle command", []event.Event{command, stop(5)}, verdict.BasisNothing, "none", []string{"the command made no TCP connection"}, nil},
 		{"nothing at all", []event.Event{all, stop(5)}, verdict.BasisNothing, "none", []string{"no connection was seen"}, nil},
 		{"not observed", []event.Event{unseen, timeWait(1, 40000), stop(5)}, verdict.BasisNotClient, "none", []string{
 			"as far as was seen, not your client: 1 connection to 10.0.0.2:80 got through",

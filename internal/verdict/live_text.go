@@ -74,7 +74,7 @@ func (d *LiveDestination) parts() []string {
 		parts = append([]string{group(d.PortsLeft) + " of " + several(d.PortsTotal, "port", "ports") + " left"}, parts...)
 	}
 	if d.SecondsLeft >= 0 && d.PortsLeft > 0 {
-		parts = append(parts, "for "+number(d.SecondsLeft)+" s")
+		parts = append(parts, "gone in "+number(d.SecondsLeft)+" s")
 	}
 	return parts
 }

@@ -59,6 +59,7 @@ type Result struct {
 type observed struct {
 	verdict verdict.Verdict
 	rejects []*event.PAWSReject
+	sources *event.Sources // the last ones; nil: none were told
 	report  session.Report
 }
 
@@ -111,7 +112,7 @@ func (s *Scenario) act(ctx context.Context, o Options, cause bool) (p *performan
 	if !cause {
 		name += "-control"
 	}
-	st, err := newStage(ctx, name, o.Kernel)
+	st, err := newStage(ctx, name)
 	if err != nil {
 		return p, err
 	}
@@ -120,7 +121,7 @@ func (s *Scenario) act(ctx context.Context, o Options, cause bool) (p *performan
 		for _, t := range st.tapes {
 			p.captures = append(p.captures, t.path)
 		}
-		err = errors.Join(err, st.close(keep))
+		err = errors.Join(err, st.close(keep && ctx.Err() == nil))
 	}()
 	if err := p.scene.setUp(ctx, st); err != nil {
 		return p, fmt.Errorf("set up: %w", err)
@@ -168,11 +169,7 @@ func (p *performance) watch(ctx context.Context, st *stage, o Options) (err erro
 	case err := <-ended:
 		return fmt.Errorf("the session ended at once: %w", err)
 	}
-	if err = p.scene.act(ctx, st); err != nil {
-		err = fmt.Errorf("load: %w", err)
-	} else {
-		err = settle(ctx, path, time.Now())
-	}
+	err = p.load(ctx, st, path)
 	stop(errActed)
 	if end := <-ended; end != nil {
 		err = errors.Join(err, fmt.Errorf("session: %w", end))
@@ -181,6 +178,19 @@ func (p *performance) watch(ctx context.Context, st *stage, o Options) (err erro
 		return err
 	}
 	return p.seen.read(path)
+}
+
+// load makes the load, unless the session is blind to what follows, and waits
+// until the session has drawn its conclusions.
+func (p *performance) load(ctx context.Context, st *stage, log string) error {
+	needs := p.scenario.needs
+	if rung := p.seen.rung(needs); needs != "" && (rung == probe.Counter || rung == probe.None) {
+		return lackError{fmt.Errorf("on this kernel twscope does not see %s one by one", needs)}
+	}
+	if err := p.scene.act(ctx, st); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	return settle(ctx, log, time.Now())
 }
 
 // settleTime is how long a session may take to tell its second account after
@@ -232,8 +242,11 @@ func (o *observed) read(path string) error {
 			return err
 		}
 		collector.Feed(ev)
-		if e, ok := ev.(*event.PAWSReject); ok {
+		switch e := ev.(type) {
+		case *event.PAWSReject:
 			o.rejects = append(o.rejects, e)
+		case *event.Sources:
+			o.sources = e
 		}
 	}
 }

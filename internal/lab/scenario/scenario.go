@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/twscope/twscope/internal/kernel"
+	"github.com/twscope/twscope/internal/probe"
 )
 
 // Scenario is a situation, and its control: the same without its cause.
@@ -27,7 +28,9 @@ type Scenario struct {
 	// applies tells why there is no such situation on a kernel; nil: there
 	// always is.
 	applies func(Kernel) string
-	make    func(cause bool) scene
+	// needs is what a session must see one by one, not only count.
+	needs probe.Observation
+	make  func(cause bool) scene
 }
 
 // Side is a scenario with its cause, or its control.
@@ -61,9 +64,19 @@ type scene interface {
 
 // All returns the scenarios, in the order in which they tell the story.
 func All() []Scenario {
-	return slices.Concat(portScenarios(), natScenarios(), []Scenario{
+	list := slices.Concat(portScenarios(), natScenarios(), []Scenario{
 		recycleScenario(), restartScenario(), duplicateScenario(), overflowScenario(),
 	})
+	for i := range list {
+		for _, codes := range []*[]string{
+			&list[i].Cause.Expect, &list[i].Cause.Allow, &list[i].Control.Expect, &list[i].Control.Allow,
+		} {
+			if *codes == nil {
+				*codes = []string{} // in JSON no null
+			}
+		}
+	}
+	return list
 }
 
 // Select returns scenarios by name, all of them for "all". The error lists what

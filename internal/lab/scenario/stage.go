@@ -18,31 +18,27 @@ import (
 
 // stage is the network of a scene.
 type stage struct {
-	lab    *lab.Lab
-	kernel Kernel
-	hosts  []*lab.Host
-	links  []*lab.Link
-	tapes  []*tape
+	lab   *lab.Lab
+	hosts []*lab.Host
+	links []*lab.Link
+	tapes []*tape
 	// open is closed before the lab.
 	open []io.Closer
-	stop func() bool
 }
 
-// newStage makes an empty network. It is gone when ctx ends. Its namespaces have
-// names, because a session reads the settings of those only that it finds: by
-// name, or by the processes in them.
-func newStage(ctx context.Context, name string, k Kernel) (*stage, error) {
-	// The end of ctx removes it too, but not once it is kept.
+// newStage makes an empty network, to be removed by close and not by the end of
+// ctx, when some of it may be in use. Its namespaces have names, because a
+// session reads the settings of those only that it finds: by name, or by the
+// processes in them.
+func newStage(ctx context.Context, name string) (*stage, error) {
 	l, err := lab.New(context.WithoutCancel(ctx), name, lab.Named())
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{lab: l, kernel: k}
-	s.stop = context.AfterFunc(ctx, func() { _ = l.Close() })
-	return s, nil
+	return &stage{lab: l}, nil
 }
 
-// close removes the network, and keeps what keep says if ctx still lives.
+// close removes the network, or leaves its namespaces and links.
 func (s *stage) close(keep bool) error {
 	var errs []error
 	for _, t := range s.tapes {
@@ -51,7 +47,7 @@ func (s *stage) close(keep bool) error {
 	for _, c := range s.open {
 		errs = append(errs, c.Close())
 	}
-	if keep && s.stop() {
+	if keep {
 		return errors.Join(errs...)
 	}
 	return errors.Join(append(errs, s.lab.Close())...)

@@ -115,7 +115,7 @@ func readVerdict(ctx context.Context, stdin io.Reader, path string, all bool) (v
 		if err != nil {
 			return v, fmt.Errorf("open for compare: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		if info, err := f.Stat(); err == nil && info.IsDir() {
 			return v, fmt.Errorf("%s: is a directory: name a file in it", path)
 		}

@@ -94,7 +94,7 @@ func worst(found []*found) string {
 		}
 	}
 	if more > 0 {
-		text += fmt.Sprintf("; and %s", several(more, "more "+f.severity.String()+" finding", "more "+f.severity.String()+" findings"))
+		text += "; and " + several(more, "more "+f.severity.String()+" finding", "more "+f.severity.String()+" findings")
 	}
 	return text
 }

@@ -126,16 +126,24 @@ func answerCases() []answerCase {
 		{"explicit bind", []event.Event{start(), timeWait(1, 40000), fail(2, event.CauseExplicitBindConflict), stop(3)}, verdict.BasisFailures, "none", []string{
 			"it is this client: 1 connect() of the kernel failed before a SYN was sent, not for want of a port (explicit bind conflict)",
 		}, nil},
-		{"no route for some", slices.Concat(half[:len(half)-1], []event.Event{fail(6.5, event.CauseNoRouteOrAddress), stop(7)}), verdict.BasisNotClient, "none",
-			[]string{"not your client: 400 connections"}, nil},
+		{
+			"no route for some", slices.Concat(half[:len(half)-1], []event.Event{fail(6.5, event.CauseNoRouteOrAddress), stop(7)}), verdict.BasisNotClient, "none",
+			[]string{"not your client: 400 connections"},
+			nil,
+		},
 		{"NAT", []event.Event{
 			start(), paws(1, event.VerdictNATPortRewrite), paws(1.1, event.VerdictNATPortRewrite), paws(1.2, event.VerdictNATPortRewrite), &event.Stats{Header: at(9)}, stop(20),
 		}, verdict.BasisFinding, "critical", []string{"because a NAT gave their ports"}, nil},
 		{"few refused here", []event.Event{start(), accepted(1), paws(2, event.VerdictRestart), stop(20)}, verdict.BasisRefusedHere, "none", []string{
 			"this host refused 1 SYN in TIME_WAIT, too few to conclude from",
 		}, nil},
-		{"full listener", []event.Event{start(), &event.ListenDrop{Header: at(1), Socket: event.Socket{NetNS: netns, Local: netip.AddrPortFrom(local, 8080)}, Dropped: 40, Overflows: 40}, stop(20)},
-			verdict.BasisFinding, "critical", []string{"the accept queue is full", "40 SYNs and final ACKs of handshakes were dropped"}, nil},
+		{
+			"full listener",
+			[]event.Event{start(), &event.ListenDrop{Header: at(1), Socket: event.Socket{NetNS: netns, Local: netip.AddrPortFrom(local, 8080)}, Dropped: 40, Overflows: 40}, stop(20)},
+			verdict.BasisFinding, "critical",
+			[]string{"the accept queue is full", "40 SYNs and final ACKs of handshakes were dropped"},
+			nil,
+		},
 		{"healthy server", []event.Event{start(), accepted(1), accepted(2), stop(20)}, verdict.BasisNotServer, "none", []string{
 			"not this host: 2 connections of clients were seen, it refused no SYN in TIME_WAIT, and no listener was seen to drop one",
 		}, nil},
@@ -148,10 +156,18 @@ func answerCases() []answerCase {
 		{"not observed", []event.Event{unseen, timeWait(1, 40000), stop(5)}, verdict.BasisNotClient, "none", []string{
 			"as far as was seen, not your client: 1 connection to 10.0.0.2:80 got through",
 		}, []string{"not observed: whether connect() failed for want of a local port", "not observed: whether a target left SYNs unanswered or refused them"}},
-		{"failures are lost", slices.Concat(half[:len(half)-1], []event.Event{&event.Loss{Header: at(6.5), Hop: "decode", Of: "connect_fail", Count: 12, Why: "bug"}, stop(7)}),
-			verdict.BasisNotClient, "none", []string{"as far as was seen, not your client"}, []string{"12 connect_fail events are missing (decode): bug"}},
-		{"few time_waits are lost", slices.Concat(half[:len(half)-1], []event.Event{&event.Loss{Header: at(6.5), Hop: "ring", Of: "time_wait", Count: 3}, stop(7)}),
-			verdict.BasisNotClient, "none", []string{"not your client: 400 connections"}, nil},
+		{
+			"failures are lost", slices.Concat(half[:len(half)-1], []event.Event{&event.Loss{Header: at(6.5), Hop: "decode", Of: "connect_fail", Count: 12, Why: "bug"}, stop(7)}),
+			verdict.BasisNotClient, "none",
+			[]string{"as far as was seen, not your client"},
+			[]string{"12 connect_fail events are missing (decode): bug"},
+		},
+		{
+			"few time_waits are lost", slices.Concat(half[:len(half)-1], []event.Event{&event.Loss{Header: at(6.5), Hop: "ring", Of: "time_wait", Count: 3}, stop(7)}),
+			verdict.BasisNotClient, "none",
+			[]string{"not your client: 400 connections"},
+			nil,
+		},
 		{"cut off", half[:len(half)-1], verdict.BasisNotClient, "none", []string{"as far as was seen, not your client"}, []string{"the run has not ended"}},
 		{"no start", half[1:], verdict.BasisNotClient, "none", []string{"as far as was seen, not your client: 400 connections"}, []string{"the log has no start event"}},
 		{"a later part", append([]event.Event{later}, half[1:]...), verdict.BasisNotClient, "none", []string{"as far as was seen, "}, []string{"part 2 of its run"}},

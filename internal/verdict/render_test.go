@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -96,7 +97,7 @@ func TestBound(t *testing.T) {
 	for i := range 50 {
 		f := &event.Finding{Header: at(1), ID: fmt.Sprint("x/", i), Code: fmt.Sprint("code-", i, long), Severity: event.SeverityWarning, Summary: fmt.Sprint(i, long)}
 		for j := range 15 {
-			f.Evidence = append(f.Evidence, event.Fact{Name: fmt.Sprint(j), Text: long})
+			f.Evidence = append(f.Evidence, event.Fact{Name: strconv.Itoa(j), Text: long})
 			f.Remedies = append(f.Remedies, event.Remedy{Do: fmt.Sprint(i, j, long), Why: long, Buys: long, Caveat: long})
 		}
 		list = append(list, f, &event.Loss{Header: at(1), Hop: fmt.Sprint("hop", i), Of: long, Count: 1, Why: long})

@@ -44,6 +44,10 @@ BENCH ?= .
 build: ## Build bin/twscope, a static binary (the default)
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/twscope
 
+.PHONY: man
+man: build ## Write the manual pages to bin/man; for completions see twscope completion --help
+	@$(BIN) man $(dir $(BIN))man
+
 .PHONY: run
 run: build ## Build, then watch this host until Ctrl-C: events on stdout
 	@if [ "$$(id -u)" -eq 0 ]; then exec $(BIN) run --out -; else exec sudo $(BIN) run --out -; fi

@@ -85,7 +85,7 @@ func newRootCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRunCmd(), newAttachCmd(), newHoldCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newCompareCmd(), newLabCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd())
+	root.AddCommand(newRunCmd(), newAttachCmd(), newHoldCmd(), newCheckCmd(), newTailCmd(), newReplayCmd(), newCompareCmd(), newLabCmd(), newExplainCmd(), newSchemaCmd(), newVersionCmd(), newManCmd())
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

@@ -150,13 +150,17 @@ func (o *attachOptions) prepare(cmd *cobra.Command, command bool) (*attachment, 
 	if color, _ := useColor(o.color, stderr, os.Getenv("NO_COLOR")); color {
 		a.view.paint = paintVerdict
 	}
-	if o.out == "" && !o.flags.Changed("out") {
+	unread := o.out == "" && !o.flags.Changed("out")
+	if unread {
 		o.out = os.DevNull
 	}
 	if a.session, err = o.session(a.view); err != nil {
 		return nil, err
 	}
 	s := &a.session
+	if unread {
+		s.Kinds = []event.Kind{} // none is written, the observer has them all
+	}
 	s.Observer, s.Ready, s.Family = a.watch, a.ready, a.family
 	f := &s.Filters
 	if s.AllOwners = command || len(f.PIDs)+len(f.Comms)+len(f.Cgroups) > 0; s.AllOwners {

@@ -69,9 +69,9 @@ func TestAttachExitCode(t *testing.T) {
 		{"directory", []string{"/tmp"}, 126, "", "/tmp"},
 		{"not executable", []string{"/etc/passwd"}, 126, "", "permission denied"},
 		{"no interpreter", []string{script}, 126, "", "its interpreter"},
-		{"at once", []string{"true"}, 0, "\nno connection", ""},
-		{"own code", []string{"sh", "-c", "echo out; echo err >&2; exit 7"}, 7, "out\n\nno connection", "\nerr\n"},
-		{"killed", []string{"sh", "-c", "kill -KILL $$"}, 137, "\nno connection", ""},
+		{"at once", []string{"true"}, 0, "\nthe command made no TCP connection", ""},
+		{"own code", []string{"sh", "-c", "echo out; echo err >&2; exit 7"}, 7, "out\n\nthe command made no TCP connection", "\nerr\n"},
+		{"killed", []string{"sh", "-c", "kill -KILL $$"}, 137, "\nthe command made no TCP connection", ""},
 		{"its own flags", []string{"echo", "--format", "--", "-x"}, 0, "--format -- -x\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -104,12 +104,13 @@ type view struct {
 	paint func(verdict.Part, string) string
 
 	stop  chan struct{}
-	ended chan struct{}
+	ended sync.WaitGroup
 	once  sync.Once
 
 	mu    sync.Mutex // guards out and what follows
-	drawn []string   // the block as it is on the terminal
-	shown []int      // the columns of its lines
+	over  bool
+	drawn []string // the block as it is on the terminal
+	shown []int    // the columns of its lines
 }
 
 func newView(out io.Writer, w *watcher, how string) *view {
@@ -123,21 +124,23 @@ func (v *view) begin(what string, r session.Report) {
 		already = fmt.Sprintf("; %d sockets are in TIME_WAIT already", r.TimeWait)
 	}
 	v.note(fmt.Sprintf("watching %s, attached in %d ms%s", what, r.Took.Milliseconds(), already))
-	v.ended = make(chan struct{})
-	go v.run(what)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.over {
+		v.ended.Go(func() { v.run(what) })
+	}
 }
 
 // end takes the block away. Nothing is told of the state after it.
 func (v *view) end() {
 	v.once.Do(func() {
 		close(v.stop)
-		if v.ended != nil {
-			<-v.ended
-		}
 		v.mu.Lock()
-		defer v.mu.Unlock()
+		v.over = true
 		_, _ = io.WriteString(v.out, v.erase())
 		v.drawn, v.shown = nil, nil
+		v.mu.Unlock()
+		v.ended.Wait()
 	})
 }
 
@@ -154,7 +157,6 @@ func (v *view) Write(p []byte) (int, error) {
 }
 
 func (v *view) run(what string) {
-	defer close(v.ended)
 	interval := linesInterval
 	resized := make(chan os.Signal, 1)
 	if v.how == liveBlock {
@@ -221,10 +223,8 @@ func (v *view) size() (columns, rows int) {
 func (v *view) draw(lines []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	select {
-	case <-v.stop:
+	if v.over {
 		return
-	default:
 	}
 	erase := v.erase()
 	v.drawn, v.shown = lines, nil

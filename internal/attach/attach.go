@@ -30,7 +30,7 @@ const (
 type StartError struct {
 	Name string
 	Err  error
-	Code int // CannotRun or NotFound
+	Code int // CannotRun, NotFound, or that of a signal
 }
 
 func (e *StartError) Error() string { return fmt.Sprintf("%s: %v", strconv.Quote(e.Name), e.Err) }
@@ -181,7 +181,8 @@ func (c *Command) Run() error {
 	case rerr == nil:
 		return notRun(c.name, unix.Errno(errno))
 	case err != nil:
-		return fmt.Errorf("start %s: %w", c.name, err) // it was killed before
+		<-c.done
+		return &StartError{c.name, errors.New(c.exit.String() + " before it could run"), c.exit.Status()}
 	case !errors.Is(rerr, io.EOF):
 		return fmt.Errorf("start %s: %w", c.name, rerr)
 	}

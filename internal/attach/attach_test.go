@@ -74,8 +74,8 @@ func TestKilledBeforeItRuns(t *testing.T) {
 	c := start(t, "true")
 	c.Signal(unix.SIGKILL)
 	<-c.Done()
-	if err := c.Run(); err == nil {
-		t.Error("no error")
+	if err, ok := errors.AsType[*StartError](c.Run()); !ok || err.Code != 128+9 {
+		t.Errorf("%v", err)
 	}
 	if got := c.Exit(); got.Status() != 128+9 || got.String() != "killed by SIGKILL" {
 		t.Errorf("%+v", got)

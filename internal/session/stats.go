@@ -4,6 +4,7 @@ package session
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twscope/twscope/internal/bpf"
@@ -181,8 +182,10 @@ func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss 
 	add := func(at source, n uint64, why string) {
 		all[at] = loss{all[at].total + n, why}
 	}
-	for _, t := range tallies {
-		add(source{hop: "owner"}, t.NoOwner, whyOwner)
+	for netns, t := range tallies {
+		if selects(&s.opts.Filters, netns) {
+			add(source{hop: "owner"}, t.NoOwner, whyOwner)
+		}
 		for k, kind := range kindNames() {
 			add(source{"ring", kind}, t.Lost[k], whyRing)
 			add(source{"sample", kind}, t.Shed[k], whySample)
@@ -191,6 +194,12 @@ func (s *session) kernelLosses(tallies map[uint32]*probe.Tally) map[source]loss 
 		add(source{"ring", event.KindTWReuse}, t.Lost[bpf.KindConnected], whyRing)
 	}
 	return all
+}
+
+// selects tells whether a namespace is one that filters select; 0, where those
+// are counted that found no place of their own, may be.
+func selects(f *probe.Filters, netns uint32) bool {
+	return netns == 0 || len(f.NetNS) == 0 || slices.Contains(f.NetNS, netns)
 }
 
 // unseen counts the TIME_WAIT sockets that the kernel has counted and no

@@ -32,14 +32,16 @@ type natRow struct {
 // number alone must do.
 type synID struct{ seq, tsval uint32 }
 
+// natRows are the first few on an emulated CPU.
 func natRows() []*natRow {
-	return []*natRow{
+	rows := []*natRow{
 		{name: "two-hosts-random", clients: 2, timestamps: "1", random: true},
 		{name: "one-host-random", clients: 1, timestamps: "1", random: true},
+		{name: "no-timestamps", clients: 2, timestamps: "0", random: true},
 		{name: "two-hosts", clients: 2, timestamps: "1"},
 		{name: "one-clock", clients: 2, timestamps: "2", random: true},
-		{name: "no-timestamps", clients: 2, timestamps: "0", random: true},
 	}
+	return rows[:min(few(5, 3), len(rows))]
 }
 
 const (
@@ -69,7 +71,7 @@ func (r *natRow) load(t *testing.T) {
 	for _, c := range r.natted.clients {
 		wg.Go(func() {
 			res, err := c.Run(t.Context(), lab.Load{
-				Targets: []netip.AddrPort{r.target}, Connections: few(rowConnections, 150), Concurrency: 10, Rate: rowRate,
+				Targets: []netip.AddrPort{r.target}, Connections: few(rowConnections, 120), Concurrency: 10, Rate: rowRate,
 			})
 			if err != nil || res.Connected == 0 {
 				t.Errorf("%s: %+v, %v", c.Name(), res, err)
@@ -168,7 +170,7 @@ func (r *natRow) check(t *testing.T, l log) string {
 		t.Errorf("%s: precision %.3f, recall %.3f of %d, want 0.99 and 0.98; missed: %v", r.name, precision, recall, known, missed)
 	}
 	return fmt.Sprintf("| %s | %d | %d | %d | %.3f | %.3f | %d | %d |",
-		r.name, r.clients*few(rowConnections, 150), len(events), blamed, precision, recall, len(rejects), r.slow)
+		r.name, r.clients*few(rowConnections, 120), len(events), blamed, precision, recall, len(rejects), r.slow)
 }
 
 // checkFindings: a NAT is found where it refused connections, and nowhere else.

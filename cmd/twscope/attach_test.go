@@ -114,6 +114,19 @@ func (r *result) verdict(t *testing.T) verdict.Verdict {
 	return v
 }
 
+// truth is what the load says it has done. The peer's RST may end a socket in
+// TIME_WAIT now and then, whose port is used again.
+func (r *result) truth(t *testing.T) (made, failed uint64) {
+	t.Helper()
+	if n, err := fmt.Sscanf(r.stdout, "made %d, failed %d\n", &made, &failed); n != 2 {
+		t.Fatalf("%v in %q", err, r.stdout)
+	}
+	return made, failed
+}
+
+// near tells whether a count is as planned, but for that.
+func near(n, planned uint64) bool { return n+3 >= planned && n <= planned+3 }
+
 func codes(v verdict.Verdict) []string {
 	var list []string
 	for _, c := range v.Codes {
@@ -145,13 +158,11 @@ func TestAttachCommand(t *testing.T) {
 	if r.code != exitMatch {
 		t.Errorf("exit code %d, want %d: %s", r.code, exitMatch, r.stderr)
 	}
-	if want := fmt.Sprintf("made %d, failed %d\n", scenePorts, n-scenePorts); !strings.HasPrefix(r.stdout, want) {
-		t.Errorf("%q does not begin with %q", r.stdout, want)
-	}
 	v := r.verdict(t)
 	exhausts(t, v)
-	if v.Connections.Made != scenePorts || v.Failures.Kernel != n-scenePorts {
-		t.Errorf("%d made, %d failed", v.Connections.Made, v.Failures.Kernel)
+	made, failed := r.truth(t)
+	if v.Connections.Made != made || v.Failures.Kernel != failed || !near(made, scenePorts) {
+		t.Errorf("%d made, %d failed; in truth %d and %d", v.Connections.Made, v.Failures.Kernel, made, failed)
 	}
 	for _, want := range []string{"critical port-exhaustion", "--fail-on matches port-exhaustion (critical)"} {
 		if !strings.Contains(r.stderr, want) {
@@ -195,7 +206,7 @@ func TestAttachJoins(t *testing.T) {
 	if v.Run.Reason != "the processes of --pid have ended" {
 		t.Errorf("reason %q", v.Run.Reason)
 	}
-	if v.TimeWait.Peak != scenePorts {
+	if !near(v.TimeWait.Peak, scenePorts) {
 		t.Errorf("%d in TIME_WAIT at most, those from before included", v.TimeWait.Peak)
 	}
 }
@@ -247,13 +258,14 @@ func TestAttachCountsForeignPorts(t *testing.T) {
 	r.stderr = p.stderr.String()
 	v := r.verdict(t)
 	exhausts(t, v)
-	if v.Connections.Made != scenePorts/2 || v.Failures.Kernel != 100 || len(v.Destinations) != 1 {
-		t.Errorf("%d made, %d failed: %+v", v.Connections.Made, v.Failures.Kernel, v.Destinations)
+	made, failed := r.truth(t)
+	if v.Connections.Made != made || v.Failures.Kernel != failed || !near(made, scenePorts/2) || len(v.Destinations) != 1 {
+		t.Errorf("%d made, %d failed; in truth %d and %d: %+v", v.Connections.Made, v.Failures.Kernel, made, failed, v.Destinations)
 	}
 	eventtest.ValidateFile(t, log)
 	l := lines(t, log)
-	if n := count(l, "time_wait"); n != scenePorts/2 || count(l, "census") != 0 {
-		t.Errorf("%d time_wait and %d census lines", n, count(l, "census"))
+	if n := count(l, "time_wait"); uint64(n) != v.Connections.ClosedHere || count(l, "census") != 0 {
+		t.Errorf("%d time_wait and %d census lines, %d closed here", n, count(l, "census"), v.Connections.ClosedHere)
 	}
 	if strings.Contains(r.stdout, "other programs") {
 		t.Errorf("the budget says that a part of it is not known: %s", r.stdout)

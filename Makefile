@@ -52,6 +52,11 @@ man: build ## Write the manual pages to bin/man; for completions see twscope com
 run: build ## Build, then watch this host until Ctrl-C: events on stdout
 	@if [ "$$(id -u)" -eq 0 ]; then exec $(BIN) run --out -; else exec sudo $(BIN) run --out -; fi
 
+.PHONY: demo
+demo: build ## Build, then make happen and explain the two situations that tell the story best
+	@demo='$(BIN) lab run exhaust-no-timestamps nat-port-reuse-one-host'; \
+	if [ "$$(id -u)" -eq 0 ]; then exec $$demo; else exec sudo $$demo; fi
+
 .PHONY: clean
 clean: ## Remove what was built, not what was downloaded (.cache)
 	rm -rf bin

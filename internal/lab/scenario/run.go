@@ -154,6 +154,8 @@ func (p *performance) watch(ctx context.Context, st *stage, o Options) (err erro
 	ready := make(chan session.Report, 1)
 	opts := session.Options{
 		Version: o.Version, Rung: o.Rung, Log: eventlog.Options{Path: path}, StatsInterval: time.Second,
+		// With every SYN a line, every SYN is looked at, whatever else goes on.
+		Kinds:  append(session.DefaultKinds(), event.KindSYN),
 		Logger: o.Logger, Facts: o.Kernel.Facts, Cgroups: o.Kernel.Cgroups,
 		Ready: func(r session.Report) { ready <- r },
 	}

@@ -178,7 +178,11 @@ func (r *recycleScene) check(c *checks, seen *observed, cause bool) {
 	c.fact((r.refused[0] > 0) == cause, "SYNs that old has dropped (as PAWSPassive)", r.refused[0])
 	c.fact((failed > 0) == cause, "connect() calls that waited in vain", uint64(failed))
 	c.fact(connected > 0, "connections made", uint64(connected))
-	c.same("SYNs sent again for want of an answer (capture)", r.repeated, seen.verdict.Refusals.Unanswered, cause)
+	// The kernel (6.18.44) does not run the tracepoint tcp_retransmit_skb for
+	// each repetition: a program of its own beside a session missed the same.
+	got, missed := seen.verdict.Refusals.Unanswered, max(1, r.repeated/20)
+	near := got <= r.repeated && got+missed >= r.repeated
+	c.add(near && (r.repeated > 0) == cause && (got > 0) == cause, "SYNs sent again for want of an answer (capture)", number(r.repeated), number(got))
 	c.same("SYNs to new that an old server would refuse", r.refused[1], r.wouldRefuse(seen), cause)
 }
 

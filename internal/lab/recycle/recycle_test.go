@@ -68,11 +68,13 @@ func (s *server) send(src netip.AddrPort, flags uint8, seq, ack uint32, options 
 }
 
 // syn sends a SYN from a port of its own and returns the address.
-func (s *server) syn(addr string, options []byte) netip.AddrPort {
+func (s *server) syn(addr string, options []byte, payload ...byte) netip.AddrPort {
 	s.t.Helper()
 	s.sent++
 	src := netip.AddrPortFrom(netip.MustParseAddr(addr), 1000+s.sent)
-	s.send(src, lab.SYN, uint32(s.sent)<<16, 0, options)
+	must(s.t, s.client.SendSegment(lab.RawSegment{
+		Src: src, Dst: s.target, Flags: lab.SYN, Seq: uint32(s.sent) << 16, Options: options, Payload: payload,
+	}))
 	return src
 }
 
@@ -98,10 +100,10 @@ func (s *server) connection(addr string, tsval uint32) {
 
 // refuses tells whether the server drops a SYN; one behind it that passes in
 // any case shows when it would have been answered.
-func (s *server) refuses(addr string, options []byte) bool {
+func (s *server) refuses(addr string, options []byte, payload ...byte) bool {
 	s.t.Helper()
 	before := must1[uint64](s.t)(s.check.Refused())
-	src := s.syn(addr, options)
+	src := s.syn(addr, options, payload...)
 	s.answered(s.syn("10.77.0.250", nil))
 	after := must1[uint64](s.t)(s.check.Refused())
 	if after > before+1 {
@@ -150,6 +152,10 @@ func TestDrop(t *testing.T) {
 			t.Errorf("%s: refused: %t, want %t", name, got, c.want)
 		}
 	}
+	old := binary.BigEndian.AppendUint32(nil, recent-2)
+	if s.refuses(a, []byte{1, 1, 8, 10}, append(old, 0, 0, 0, 0)...) {
+		t.Error("a SYN was refused for a timestamp in its data")
+	}
 	// the greatest clock wins
 	s.connection(a, recent+5000)
 	if !s.refuses(a, lab.TimestampOption(recent, 0)) {
@@ -174,9 +180,10 @@ func TestClientClosesFirst(t *testing.T) {
 func TestCount(t *testing.T) {
 	s := newServer(t, recycle.Count, lab.Server{ClosesFirst: true})
 	s.connection("10.77.0.1", 1<<20)
-	s.answered(s.syn("10.77.0.1", lab.TimestampOption(1<<10, 0)))
+	s.connection("10.77.0.1", 1<<10) // counts, and is not remembered
+	s.answered(s.syn("10.77.0.1", lab.TimestampOption(1<<15, 0)))
 	refused, asked := must1[uint64](t)(s.check.Refused()), must1[uint64](t)(s.check.Asked())
-	if refused != 1 || asked != 2 {
-		t.Errorf("%d of %d SYNs refused, want 1 of 2", refused, asked)
+	if refused != 2 || asked != 3 {
+		t.Errorf("%d of %d SYNs refused, want 2 of 3", refused, asked)
 	}
 }

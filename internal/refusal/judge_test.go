@@ -138,6 +138,11 @@ func TestPAWS(t *testing.T) {
 			s.closes(3000, 1, clockA)
 			return s.refused(6000, 1, clockA+1000, clockA, 3000)
 		}, event.VerdictOldDuplicate, "behind"},
+		"half a second late": {func(s *story) event.Judgement {
+			s.connects(0, 1, clockA)
+			s.closes(3000, 1, clockA)
+			return s.refused(3600, 1, clockA+2984, clockA, 3000)
+		}, event.VerdictOldDuplicate, "less than a second behind"},
 		"the same SYN, much later": {func(s *story) event.Judgement {
 			s.connects(0, 1, clockA)
 			s.closes(100_000, 1, clockA)

@@ -19,6 +19,7 @@ const (
 	becauseRestart    = "the old clock was not seen again since the new one began, which other connections share"
 	becauseKept       = "one restart explains all changes of clocks, and 4-tuples keep their clock since"
 	becauseLate       = "the TSval is of the old connection's clock, a few seconds behind"
+	becauseJustLate   = "the TSval is of the old connection's clock, less than a second behind"
 	becauseDuplicate  = "a SYN with this TSval was seen on this 4-tuple before"
 	becauseBefore     = "the TSval is of the clock that this 4-tuple had before the old connection, and late"
 	becauseOldSeq     = "without timestamps; the sequence number is just behind what the old connection had reached"
@@ -155,7 +156,12 @@ func (j *Judge) paws(s *source, t *tuple, r *refused, e *event.PAWSReject) event
 		return judged(event.VerdictOldDuplicate, oddsLate, becauseLate)
 	case unclear:
 		return unknown(becauseNear)
-	case onLine, inCone:
+	case onLine:
+		if int32(r.v-r.old) < 0 {
+			return judged(event.VerdictOldDuplicate, oddsLate, becauseJustLate)
+		}
+		return unknown(becauseAhead)
+	case inCone:
 		return unknown(becauseAhead)
 	case other:
 	}

@@ -168,7 +168,7 @@ func TestTableIsBounded(t *testing.T) {
 	}
 }
 
-// TestTableMemory: DESIGN.md's budget is 100 bytes for a socket in TIME_WAIT.
+// TestTableMemory: the budget is 100 bytes for a socket in TIME_WAIT.
 func TestTableMemory(t *testing.T) {
 	const sockets = 1 << 20
 	before := heap()

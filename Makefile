@@ -97,6 +97,11 @@ cost: ## Note what the BPF programs cost on this kernel and on those of the last
 		awk '/^#/ { print; next } { row[$$1 " " $$2] = $$0 } END { for (r in row) print row[r] | "sort -V" }' > $(COST).new
 	@mv $(COST).new $(COST)
 
+# Up to Go 1.26 a busy machine may see "context deadline exceeded" where the
+# time is up (go.dev/issue/75804). What fails for an input keeps that input.
+FUZZ_ENDED = { grep -q 'context deadline exceeded' $(CACHE)/fuzz.log && \
+	! grep -qi 'failing input\|panic\|_test\.go:' $(CACHE)/fuzz.log; }
+
 .PHONY: fuzz
 fuzz: ## Fuzz every Fuzz function in turn, FUZZTIME=30s each
 	@$(GO) test -list '^Fuzz' $(PKGS) | \
@@ -104,7 +109,8 @@ fuzz: ## Fuzz every Fuzz function in turn, FUZZTIME=30s each
 	@test -s $(CACHE)/fuzz.list || { echo 'fuzz: no Fuzz functions in $(PKGS)' >&2; exit 1; }
 	@while read -r pkg name; do \
 		echo "== $$name $$pkg"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null 2>&1 | \
+			tee $(CACHE)/fuzz.log || $(FUZZ_ENDED) || exit 1; \
 	done <$(CACHE)/fuzz.list
 fuzz: | $(CACHE)
 

@@ -57,8 +57,8 @@
 //     each 4-tuple that kept its new clock after all changes, at most 4.
 //   - old-duplicate: log10(2^32/15000) = 5.46 for a TSval that is up to 15 s
 //     behind the line, and log10(2^32) = 9.63 for that of a SYN seen before.
-//     Without timestamps log10(2^31/2^20) = 3.31 for a sequence number up to
-//     1 MiB behind.
+//     Without timestamps log10(2^31/2^16) = 4.52 for a sequence number up to
+//     64 KiB behind, within 15 s.
 //   - client-randomised: 2 for a stack that is known to, 1 for clocks that are.
 //   - seq-reject: 12, because it is the kernel's own rule.
 //   - spoof-suspect: log10 of the SYNs without handshake.

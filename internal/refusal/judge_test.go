@@ -284,9 +284,13 @@ func TestReject(t *testing.T) {
 		verdict event.Verdict
 		because string
 	}{
-		"no timestamps":    {func(*event.SYNReject) {}, event.VerdictSeqReject, "no timestamps"},
-		"equal timestamps": {func(e *event.SYNReject) { e.Timestamps, e.TSval, e.TSRecent = true, 5, 5 }, event.VerdictSeqReject, "neither"},
-		"just behind":      {func(e *event.SYNReject) { e.Seq = e.RcvNxt - 500 }, event.VerdictOldDuplicate, "just behind"},
+		"no timestamps":                 {func(*event.SYNReject) {}, event.VerdictSeqReject, "no timestamps"},
+		"equal timestamps":              {func(e *event.SYNReject) { e.Timestamps, e.TSval, e.TSRecent = true, 5, 5 }, event.VerdictSeqReject, "neither"},
+		"just behind":                   {func(e *event.SYNReject) { e.Seq = e.RcvNxt - 500 }, event.VerdictOldDuplicate, "just behind"},
+		"behind by more than a request": {func(e *event.SYNReject) { e.Seq = e.RcvNxt - 1_008_961 }, event.VerdictSeqReject, "no timestamps"},
+		"just behind, too late": {func(e *event.SYNReject) {
+			e.Seq, e.HasAge, e.AgeMS = e.RcvNxt-500, true, 20_000
+		}, event.VerdictSeqReject, "no timestamps"},
 		"FIN_WAIT2":        {func(e *event.SYNReject) { e.Rule = event.RuleFinWait2 }, event.VerdictUnknown, "FIN_WAIT2"},
 		"no listener":      {func(e *event.SYNReject) { e.Rule = event.RuleNoListener }, event.VerdictUnknown, "nobody listens"},
 		"a rule not known": {func(e *event.SYNReject) { e.Rule = event.RuleUnknown }, event.VerdictUnknown, "rule"},

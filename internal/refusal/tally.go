@@ -222,7 +222,7 @@ const (
 	oddsDrawn     = 2.0
 	oddsTight     = 1.0
 	oddsDuplicate = 9.63
-	oddsSequence  = 3.31
+	oddsSequence  = 4.52
 )
 
 var (

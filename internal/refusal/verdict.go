@@ -47,9 +47,9 @@ const (
 	together = 3 * second
 	// flood is how many SYNs without handshake make one.
 	flood = 100
-	// duplicateBytes is how far behind rcv_nxt the SYN of a short connection
-	// is.
-	duplicateBytes = 1 << 20
+	// duplicateBytes is how far behind rcv_nxt the SYN of a connection is that
+	// received a short request.
+	duplicateBytes = 1 << 16
 )
 
 // refused is one SYN that was refused.
@@ -350,7 +350,7 @@ func sequence(e *event.SYNReject) event.Judgement {
 	switch {
 	case e.Timestamps && e.TSRecent != 0:
 		return judged(event.VerdictSeqReject, oddsMax, becauseEqual)
-	case e.RcvNxt-e.Seq <= duplicateBytes && !e.Timestamps:
+	case !e.Timestamps && e.RcvNxt-e.Seq <= duplicateBytes && (!e.HasAge || e.AgeMS <= lateBelow):
 		return judged(event.VerdictOldDuplicate, oddsSequence, becauseOldSeq)
 	}
 	return judged(event.VerdictSeqReject, oddsMax, becauseSequence)

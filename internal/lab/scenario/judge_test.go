@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/verdict"
 )
@@ -92,6 +93,47 @@ func TestRefusals(t *testing.T) {
 
 // TestTexts: no line is longer than 80 columns unless a word is, and results say
 // what matters.
+func TestBlames(t *testing.T) {
+	const unknown, nat = event.VerdictUnknown, event.VerdictNATPortRewrite
+	type refusal struct {
+		verdict event.Verdict
+		moved   bool
+		times   int
+	}
+	cases := map[string]struct {
+		list []refusal
+		good bool
+		text string
+	}{
+		"all":                {[]refusal{{nat, true, 100}}, true, "100, 100 rightly"},
+		"none":               {nil, true, "0, 0 rightly"},
+		"some before proof":  {[]refusal{{unknown, true, 30}, {nat, true, 70}}, true, "70, 70 rightly; 30 before it was sure"},
+		"half before proof":  {[]refusal{{unknown, true, 50}, {nat, true, 50}}, false, "50, 50 rightly; 50 before it was sure"},
+		"never sure":         {[]refusal{{unknown, true, 100}}, false, "0, 0 rightly; 100 before it was sure"},
+		"missed after proof": {[]refusal{{nat, true, 90}, {unknown, true, 10}}, false, "90, 90 rightly"},
+		"another verdict":    {[]refusal{{event.VerdictRestart, true, 10}, {nat, true, 90}}, false, "90, 90 rightly"},
+		"wrongly blamed":     {[]refusal{{nat, true, 97}, {nat, false, 3}}, false, "100, 97 rightly"},
+		"rightly not blamed": {[]refusal{{unknown, false, 50}, {nat, true, 50}}, true, "50, 50 rightly"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var b blames
+			moved := uint64(0)
+			for _, r := range c.list {
+				for range r.times {
+					b.take(r.verdict, r.moved)
+					if r.moved {
+						moved++
+					}
+				}
+			}
+			if b.good(moved) != c.good || b.String() != c.text {
+				t.Errorf("%v, %q, want %v, %q", b.good(moved), b.String(), c.good, c.text)
+			}
+		})
+	}
+}
+
 func TestTexts(t *testing.T) {
 	r := Result{
 		Scenario: "nat-port-reuse-two-hosts", Setting: strings.Repeat("setting ", 20), Outcome: Fail,

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/twscope/twscope/internal/event"
@@ -158,6 +159,9 @@ func (c *Collector) calm(v *Verdict, accounts []*account) (sentence, basis strin
 	case n.RoleUnknown > 0:
 		return doubt + several(n.RoleUnknown, "connection was", "connections were") + " seen, who opened them is not known, and nothing is known to have failed", BasisNotClient
 	}
+	if text := c.taken(); text != "" {
+		return doubt + text, BasisTaken
+	}
 	if open := c.open(); open > 0 {
 		return doubt + "not your client: " + several(open, "connection is", "connections are") +
 			" open, none has ended, and nothing failed", BasisOpen
@@ -166,11 +170,38 @@ func (c *Collector) calm(v *Verdict, accounts []*account) (sentence, basis strin
 	case len(v.Run.Filters["command"]) > 0: // of attach
 		return doubt + "the command made no TCP connection", BasisNothing
 	case len(v.Run.Filters) > 0:
-		return doubt + "no connection matched the selectors", BasisNothing
+		return doubt + "no connection matched the selectors" + ownerless(v.Run.Filters), BasisNothing
 	case v.Failures.Kernel > 0:
 		return doubt + "no connection was seen, only " + several(v.Failures.Kernel, "connect()", "connect()") + " without a route or an address", BasisNothing
 	}
 	return doubt + "no connection was seen", BasisNothing
+}
+
+// taken says that nobody can connect, if all local ports towards a destination
+// are in use and nobody was seen to try: the load may have given up before.
+func (c *Collector) taken() string {
+	if c.latest == nil {
+		return ""
+	}
+	for i := range c.latest.List {
+		d := &c.latest.List[i]
+		if d.PortsTotal == 0 || d.Reusable > 0 || d.InUse+d.TimeWait < d.PortsTotal {
+			continue
+		}
+		return fmt.Sprintf("no connect() was seen, but one to %s would fail: all %s of %s are taken, %s by sockets in TIME_WAIT",
+			netip.AddrPortFrom(d.Raddr, d.Rport), several(d.PortsTotal, "local port", "local ports"), d.Laddr, group(uint64(d.TimeWait)))
+	}
+	return ""
+}
+
+// ownerless says where to look for what filters by owner leave out.
+func ownerless(filters map[string][]string) string {
+	for _, by := range []string{"pid", "comm", "cgroup"} {
+		if len(filters[by]) > 0 {
+			return "; sockets that were in TIME_WAIT before belong to no process: --netns or --dst shows those"
+		}
+	}
+	return ""
 }
 
 // open is how many connections were open when the budgets were told last.

@@ -87,6 +87,8 @@ func answerCases() []answerCase {
 	all.Filters = nil
 	command := start()
 	command.Filters = map[string][]string{"command": {"wrk"}}
+	ofProgram := start()
+	ofProgram.Filters = map[string][]string{"comm": {"wrk"}}
 	half := healthy()
 	return []answerCase{
 		{"ports run out", exhausted(), verdict.BasisFinding, "critical", []string{
@@ -149,6 +151,17 @@ func answerCases() []answerCase {
 		}, nil},
 		{"all stay open", []event.Event{start(), budget(5, func(d *event.Destination) { d.InUse = 50 }), stop(6)}, verdict.BasisOpen, "none", []string{
 			"not your client: 50 connections are open, none has ended, and nothing failed",
+		}, nil},
+		{"the load has given up", []event.Event{start(), budget(4, func(d *event.Destination) {
+			d.PortsTotal, d.TimeWait, d.InUse, d.Rate = 500, 497, 3, 0
+		}), stop(5)}, verdict.BasisTaken, "none", []string{
+			"no connect() was seen, but one to 10.0.0.2:80 would fail: all 500 local ports of 10.0.0.1 are taken, 497 by sockets in TIME_WAIT",
+		}, nil},
+		{"all ports can be taken over", []event.Event{start(), budget(4, func(d *event.Destination) {
+			d.PortsTotal, d.TimeWait, d.Reusable, d.Rate = 500, 500, 1, 0
+		}), stop(5)}, verdict.BasisNothing, "none", []string{"no connection matched the selectors"}, nil},
+		{"nothing of the program matched", []event.Event{ofProgram, stop(5)}, verdict.BasisNothing, "none", []string{
+			"no connection matched the selectors; sockets that were in TIME_WAIT before belong to no process: --netns or --dst shows those",
 		}, nil},
 		{"nothing matched", []event.Event{start(), stop(5)}, verdict.BasisNothing, "none", []string{"no connection matched the selectors"}, nil},
 		{"idle command", []event.Event{command, stop(5)}, verdict.BasisNothing, "none", []string{"the command made no TCP connection"}, nil},

@@ -39,7 +39,7 @@ func (v *Verdict) part() Part {
 	switch v.Basis {
 	case BasisFailures:
 		return PartCritical
-	case BasisRefused, BasisRefusedHere, BasisNothing:
+	case BasisRefused, BasisRefusedHere, BasisTaken, BasisNothing:
 		return PartWarning
 	}
 	return PartGood

@@ -30,6 +30,7 @@ const (
 	BasisNotClient   = "not_client"   // connections were made, and nothing failed
 	BasisNotServer   = "not_server"   // connections were accepted, and nothing was refused
 	BasisOpen        = "open"         // connections are open, and none has ended
+	BasisTaken       = "ports_taken"  // nobody was seen to connect, and no port was left to do so
 	BasisNothing     = "nothing"      // no connection was seen
 )
 

@@ -8,7 +8,7 @@ func conclusionSchema() map[string]any {
 	return object("what the run found; left out: nobody has drawn a conclusion", append([]member{
 		inner("schema", with(typed("string", "version of this object, major.minor"), "pattern", `^\d+\.\d+$`)),
 		inner("answer", typed("string", "one sentence")),
-		inner("basis", typed("string", "what the answer rests on: finding, failures, warning, refused, refused_here, slow_target, not_client, not_server, open, nothing")),
+		inner("basis", typed("string", "what the answer rests on: finding, failures, warning, refused, refused_here, slow_target, not_client, not_server, open, ports_taken, nothing")),
 		inner("severity", enumSchema("of the worst finding", append([]string{"none"}, severityNames[:]...))),
 		inner("doubts", listOf("why the answer may be wrong", text)),
 		inner("run", conclusionRun()),

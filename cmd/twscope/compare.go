@@ -45,7 +45,7 @@ func newCompareCmd() *cobra.Command {
 	f.StringVar(&o.format, "format", "text", "write text, markdown or json (`FORMAT`)")
 	f.StringVar(&o.color, "color", "auto", "colour: auto, always or never; auto respects NO_COLOR (`WHEN`)")
 	f.BoolVar(&o.all, "all", false, "read the rotated files of the logs first")
-	f.BoolVar(&o.fail, "fail-on-worse", false, "exit with code 3 if AFTER is worse: more failures or refusals, or a new or worse finding that is no mere info")
+	f.BoolVar(&o.fail, "fail-on-worse", false, "exit with code 3 if something in AFTER is worse: more failures or refusals, or a new or worse finding that is no mere info")
 	return cmd
 }
 
@@ -76,7 +76,7 @@ func runCompare(cmd *cobra.Command, before, after string, o compareOptions) erro
 	default:
 		_, err = io.WriteString(out, c.Text(verdictStyle(out, color)))
 	}
-	if err == nil && o.fail && c.Change == verdict.ChangeWorse {
+	if err == nil && o.fail && len(c.Worse) > 0 {
 		return matchError{"worse: " + event.Clean(strings.Join(c.Worse, "; "))}
 	}
 	return err

@@ -50,18 +50,18 @@ func TestCompare(t *testing.T) {
 		errs        string
 		code        int
 	}{
-		{"better", "", []string{badLog, goodLog}, "better\n", "", exitOK},
-		{"worse", "", []string{goodLog, badLog}, "worse: connect() failed: 0 -> 500; new critical finding: port-exhaustion", "", exitOK},
+		{"better", "", []string{badLog, goodLog}, "better: connect() failed: 500 -> 0; port-exhaustion", "", exitOK},
+		{"worse", "", []string{goodLog, badLog}, "worse: connect() failed: 0 -> 500; new critical port-exhaustion", "", exitOK},
 		{"worse and a gate", "", []string{"--fail-on-worse", goodLog, badLog}, "worse: ", "twscope: worse: connect() failed", exitMatch},
-		{"better and a gate", "", []string{"--fail-on-worse", badLog, goodLog}, "better\n", "", exitOK},
+		{"better and a gate", "", []string{"--fail-on-worse", badLog, goodLog}, "better: connect() failed: 500 -> 0; port-exhaustion", "", exitOK},
 		{"verdict", "", []string{path("verdict.json", verdictOfBad), badLog}, "no better and no worse\n", "", exitOK},
 		{"indented verdict", "", []string{badLog, path("pretty.json", pretty.String())}, "no better and no worse\n", "", exitOK},
 		{"packed log", "", []string{badLog, path("bad.json.gz", packed.String())}, "no better and no worse\n", "", exitOK},
 		{"standard input", bad, []string{"-", badLog}, "no better and no worse\n", "", exitOK},
-		{"with the files before", "", []string{"--all", badLog, goodLog}, "better\n", "", exitOK},
+		{"with the files before", "", []string{"--all", badLog, goodLog}, "better: connect() failed: 500 -> 0; port-exhaustion", "", exitOK},
 		{"log that was cut", "", []string{badLog, path("cut.json", bad[:len(bad)-20])}, "after: the run has not ended", "", exitOK},
 		{"markdown", "", []string{"--format", "markdown", badLog, goodLog}, "| connect() failed | 500 | 0 | better |", "", exitOK},
-		{"json", "", []string{"--format", "json", badLog, goodLog}, `{"schema":"1.0","change":"better","worse":[],`, "", exitOK},
+		{"json", "", []string{"--format", "json", badLog, goodLog}, `{"schema":"1.0","change":"better","better":["connect() failed: 500 -> 0",`, "", exitOK},
 		{"bad format", "", []string{"--format", "xml", badLog, goodLog}, "", `--format "xml": want text, markdown or json`, exitUsage},
 		{"bad colour", "", []string{"--color", "red", badLog, goodLog}, "", `--color "red"`, exitUsage},
 		{"one side", "", []string{badLog}, "", "accepts 2 arg", exitUsage},

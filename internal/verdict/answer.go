@@ -243,7 +243,7 @@ func slow(v *Verdict, accounts []*account) string {
 
 // used says how much of a budget was used at most.
 func used(v *Verdict) string {
-	if v.Ports == nil {
+	if v.Ports == nil || v.Ports.Share == 0 {
 		return ""
 	}
 	share := percent(v.Ports.Share)

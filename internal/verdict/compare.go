@@ -15,6 +15,7 @@ const (
 	ChangeSame   = "same"
 	ChangeBetter = "better"
 	ChangeWorse  = "worse"
+	ChangeMixed  = "mixed" // of a Comparison: as much that is better as is worse
 	ChangeOther  = "other" // another number that is neither good nor bad in itself
 	ChangeGone   = "gone"
 	ChangeNew    = "new"
@@ -23,10 +24,11 @@ const (
 // Comparison is two verdicts side by side.
 type Comparison struct {
 	Schema string `json:"schema"`
-	// Change is ChangeWorse if a row or a finding of the other run is worse,
-	// else ChangeBetter if one is better, else ChangeSame.
+	// Change is what changed most: failures, refusals and critical findings
+	// count for more than warnings. ChangeMixed if that is better and worse.
 	Change string `json:"change"`
-	// Worse are the reasons for ChangeWorse, in words.
+	// Better and Worse are all that changed, in words.
+	Better   []string          `json:"better"`
 	Worse    []string          `json:"worse"`
 	Before   Side              `json:"before"`
 	After    Side              `json:"after"`
@@ -71,34 +73,68 @@ const noise = 0.1
 // Compare puts two verdicts side by side.
 func Compare(before, after Verdict) Comparison {
 	c := Comparison{
-		Schema: Schema, Change: ChangeSame, Worse: []string{},
+		Schema: Schema, Change: ChangeSame, Better: []string{}, Worse: []string{},
 		Before: side(&before), After: side(&after), Rows: rows(&before, &after), Findings: compareFindings(&before, &after),
 	}
-	better := false
-	note := func(change, what string) {
+	better, worse := 0, 0 // the highest rank of what changed
+	note := func(change string, rank int, what string) {
 		switch change {
 		case ChangeWorse, ChangeNew:
-			c.Worse = append(c.Worse, what)
+			c.Worse, worse = append(c.Worse, what), max(worse, rank)
 		case ChangeBetter, ChangeGone:
-			better = true
+			c.Better, better = append(c.Better, what), max(better, rank)
 		}
 	}
 	for _, r := range c.Rows {
-		note(r.Change, r.Name+": "+r.value(r.Before)+" -> "+r.value(r.After))
+		note(r.Change, severityRank(event.SeverityCritical.String()), r.Name+": "+r.value(r.Before)+" -> "+r.value(r.After))
 	}
-	for _, f := range c.Findings {
+	for _, g := range groups(c.Findings) {
 		// Something to know about is no harm.
-		if severityRank(f.Severity) > severityRank(event.SeverityInfo.String()) {
-			note(f.Change, f.Change+" "+f.Severity+" finding: "+f.Code+" ("+f.Subject+")")
+		if rank := severityRank(g[0].Severity); rank > severityRank(event.SeverityInfo.String()) {
+			note(g[0].Change, rank, named(g))
 		}
 	}
 	switch {
-	case len(c.Worse) > 0:
+	case worse > better:
 		c.Change = ChangeWorse
-	case better:
+	case better > worse:
 		c.Change = ChangeBetter
+	case better > 0:
+		c.Change = ChangeMixed
 	}
 	return c
+}
+
+// groups puts together the findings of one code that changed alike.
+func groups(list []ComparedFinding) [][]ComparedFinding {
+	var all [][]ComparedFinding
+	for _, f := range list {
+		i := slices.IndexFunc(all, func(g []ComparedFinding) bool {
+			return g[0].Code == f.Code && g[0].Change == f.Change && g[0].Severity == f.Severity
+		})
+		if i < 0 {
+			i, all = len(all), append(all, nil)
+		}
+		all[i] = append(all[i], f)
+	}
+	return all
+}
+
+// named tells of findings of one code.
+func named(group []ComparedFinding) string {
+	f := &group[0]
+	text := f.Code + " (" + f.Subject
+	if n := uint64(len(group) - 1); n > 0 {
+		text += " and " + several(n, "other", "others")
+	}
+	text += ")"
+	switch f.Change {
+	case ChangeNew:
+		return "new " + f.Severity + " " + text
+	case ChangeGone:
+		return text + " gone"
+	}
+	return text + " now " + f.After
 }
 
 func side(v *Verdict) Side {
@@ -299,7 +335,7 @@ func (c *Comparison) JSON() []byte {
 // Text writes the comparison for people.
 func (c *Comparison) Text(s Style) string {
 	p := &page{style: s}
-	part := map[string]Part{ChangeWorse: PartCritical, ChangeBetter: PartGood, ChangeSame: PartDim}[c.Change]
+	part := map[string]Part{ChangeWorse: PartCritical, ChangeMixed: PartWarning, ChangeBetter: PartGood, ChangeSame: PartDim}[c.Change]
 	p.paint("", c.headline(), func(line string) string { return s.paint(part, line) })
 	p.WriteByte('\n')
 	head, list := c.table()
@@ -326,11 +362,20 @@ func (c *Comparison) Markdown() string {
 func (c *Comparison) headline() string {
 	switch c.Change {
 	case ChangeWorse:
-		return "worse: " + strings.Join(c.Worse, "; ")
+		return "worse: " + strings.Join(c.Worse, "; ") + but(", though better: ", c.Better)
 	case ChangeBetter:
-		return "better"
+		return "better: " + strings.Join(c.Better, "; ") + but(", though worse: ", c.Worse)
+	case ChangeMixed:
+		return "better and worse: " + strings.Join(c.Better, "; ") + but(", but ", c.Worse)
 	}
 	return "no better and no worse"
+}
+
+func but(word string, list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return word + strings.Join(list, "; ")
 }
 
 func (c *Comparison) doubts() []string {

@@ -31,8 +31,10 @@ func TestCompareFindings(t *testing.T) {
 		{"worse", []verdict.Finding{of("a", "x", "warning")}, []verdict.Finding{of("a", "x", "critical")}, "a x worse", "worse"},
 		{"better", []verdict.Finding{of("a", "x", "critical")}, []verdict.Finding{of("a", "x", "warning")}, "a x better", "better"},
 		{"another name", []verdict.Finding{of("a", "x", "warning")}, []verdict.Finding{of("a", "y", "warning")}, "a y same", "same"},
-		{"others", []verdict.Finding{of("a", "x", "warning")}, []verdict.Finding{of("a", "y", "warning"), of("a", "z", "warning")}, "a x gone, a y new, a z new", "worse"},
-		{"another code", []verdict.Finding{of("a", "x", "critical")}, []verdict.Finding{of("b", "x", "warning")}, "a x gone, b x new", "worse"},
+		{"others", []verdict.Finding{of("a", "x", "warning")}, []verdict.Finding{of("a", "y", "warning"), of("a", "z", "warning")}, "a x gone, a y new, a z new", "mixed"},
+		{"new, but less", []verdict.Finding{of("a", "x", "critical")}, []verdict.Finding{of("b", "x", "warning"), of("b", "y", "warning")}, "a x gone, b x new, b y new", "better"},
+		{"new, and more", []verdict.Finding{of("a", "x", "warning")}, []verdict.Finding{of("b", "x", "critical")}, "b x new, a x gone", "worse"},
+		{"another code", []verdict.Finding{of("a", "x", "critical")}, []verdict.Finding{of("b", "x", "warning")}, "a x gone, b x new", "better"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,8 +46,8 @@ func TestCompareFindings(t *testing.T) {
 			if text := strings.Join(got, ", "); text != tt.want || c.Change != tt.change {
 				t.Errorf("got %s, %s: want %s, %s", text, c.Change, tt.want, tt.change)
 			}
-			if (c.Change == verdict.ChangeWorse) != (len(c.Worse) > 0) {
-				t.Errorf("%s because of %q", c.Change, c.Worse)
+			if c.Change == verdict.ChangeWorse && len(c.Worse) == 0 || c.Change == verdict.ChangeBetter && len(c.Better) == 0 {
+				t.Errorf("%s because of %q and %q", c.Change, c.Better, c.Worse)
 			}
 		})
 	}

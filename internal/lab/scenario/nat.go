@@ -86,7 +86,7 @@ func natScenarios() []Scenario {
 			About: "Two hosts with clocks of their own behind a NAT that gives a port to one soon after the other: the server, still in TIME_WAIT, " +
 				"refuses SYNs whose clock is behind (PAWS).",
 			Topology: twoHostsTopology, Load: natLoad,
-			Cause:   Side{"each host has a clock of its own (tcp_timestamps=1)", expect, beside},
+			Cause: Side{"each host has a clock of its own (tcp_timestamps=1)", expect, beside},
 			// A NAT that has no port left drops the SYN.
 			Control: Side{"all hosts show one clock (tcp_timestamps=2), behind the same NAT", nil, []string{diagnose.PeerRefusesSYN}},
 			needs:   probe.PAWSTimeWait,

@@ -78,15 +78,23 @@ test: ## Run every test that this machine can run, and say which it cannot
 	$(GO) run ./internal/testutil/runtests -count=1 $$race "$${as[@]}" $(TESTFLAGS) $(TEST_PKGS)
 
 # What differs from kernel to kernel: BTF, counters and sysctls, the verifier,
-# and all observations on all rungs. The rest of the tests runs here only,
-# because emulated time is dear.
-VM_SESSION ?= ^Test(PortsRunOut|CloseOrders|PAWS|NATVerdicts|SYN|Silence|Reuse|Ends|Census|OwnerOf(Connect|Accept|ReusePort)|ExhaustionIs|BudgetOf|Remedies)
+# and all observations on all rungs. The verdicts that follow are the same on
+# every rung, so those run on the best one, and the lab also on one kernel with
+# fentry alone. The rest of the tests runs here only: emulated time is dear.
+VM_SESSION ?= ^Test(PortsRunOut|CloseOrders|PAWS|SYN|Silence|Reuse|Ends|Census|OwnerOf(Connect|Accept|ReusePort)|ExhaustionIs|BudgetOf|Remedies)
 KERNELS ?=
+VM_JOBS ?= 1
+LAB_KERNEL ?= 6.12
+VM = CI=true testdata/vm/run.sh -t 25m -T 8m
+VM_KERNELS = $(VM) -j $(VM_JOBS) $(addprefix -k ,$(KERNELS))
 
 .PHONY: test-kernels
 test-kernels: ## Run the privileged tests on other kernels in QEMU, KERNELS="6.1 6.12"
-	CI=true testdata/vm/run.sh -t 20m -T 8m $(addprefix -k ,$(KERNELS)) \
-		./internal/kernel ./internal/bpf './internal/session:-test.run=$(VM_SESSION)'
+	$(VM_KERNELS) ./internal/kernel ./internal/bpf './internal/session:-test.run=$(VM_SESSION)'
+	$(VM_KERNELS) -rungs free -logs .cache/vm-logs/verdicts \
+		'./internal/session:-test.run=^TestNATVerdicts$$'
+	$(VM) -k $(LAB_KERNEL) -rungs free -logs .cache/vm-logs/lab \
+		'./internal/lab/scenario:-test.run=^TestScenarios$$'
 
 COST := internal/bpf/testdata/cost.txt
 

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -12,7 +13,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,6 +42,7 @@ type options struct {
 	boot    time.Duration // limit for one boot with all its runs
 	perRun  time.Duration // limit for one run
 	memory  int           // MiB
+	jobs    int           // machines at a time
 	logs    string
 	cache   debkernel.Cache
 }
@@ -85,6 +89,7 @@ func parseArgs(args []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.boot, "t", 10*time.Minute, "limit for one kernel with all its runs")
 	fs.DurationVar(&o.perRun, "T", 3*time.Minute, "limit for one run of one target")
 	fs.IntVar(&o.memory, "m", 1024, "memory of the machine in `MiB`")
+	fs.IntVar(&o.jobs, "j", 1, "run this `number` of machines at a time")
 	fs.StringVar(&o.logs, "logs", ".cache/vm-logs", "write complete logs to this `directory`")
 	fs.StringVar(&o.cache.Dir, "cache", ".cache/kernels", "keep kernels in this `directory`")
 	fs.StringVar(&o.cache.Mirror, "mirror", "", "`address` of a Debian archive (default: that of the host's apt)")
@@ -96,6 +101,9 @@ func parseArgs(args []string, out io.Writer) (*options, error) {
 		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
 			return nil, fmt.Errorf("-e %q: want NAME=VALUE", e)
 		}
+	}
+	if o.jobs < 1 {
+		return nil, fmt.Errorf("-j %d: want 1 or more", o.jobs)
 	}
 	if len(o.series) == 0 {
 		o.series = []string{"5.10", "6.1", "6.12", "7"}
@@ -127,25 +135,65 @@ func runMatrix(ctx context.Context, o *options, out io.Writer) (ok bool, err err
 	if err != nil {
 		return false, err
 	}
-	var boots []*bootResult
-	ok = true
-	for i := range kernels {
-		k := &kernels[i]
-		logs := filepath.Join(o.logs, k.Release)
-		if err := os.RemoveAll(logs); err != nil {
-			return false, err
-		}
-		if err := os.MkdirAll(logs, 0o755); err != nil {
-			return false, err
-		}
-		b, err := bootKernel(ctx, o, k, load, bootFiles{tmp: tmp, logs: logs}, out)
-		if err != nil {
-			return false, fmt.Errorf("kernel %s: %w", k.Release, err)
-		}
-		boots = append(boots, b)
-		ok = ok && b.passed()
+	boots, err := bootAll(ctx, o, kernels, load, tmp, out)
+	if err != nil {
+		return false, err
 	}
+	ok = !slices.ContainsFunc(boots, func(b *bootResult) bool { return !b.passed() })
 	return ok, writeTables(out, boots)
+}
+
+// bootAll boots o.jobs kernels at a time. What several print comes out in turn,
+// when each is done.
+func bootAll(ctx context.Context, o *options, kernels []debkernel.Kernel, load *guestLoad, tmp string, out io.Writer) ([]*bootResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	boots, errs := make([]*bootResult, len(kernels)), make([]error, len(kernels))
+	var wg sync.WaitGroup
+	var printing sync.Mutex
+	turn := make(chan struct{}, o.jobs)
+	for i := range kernels {
+		turn <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			var printed bytes.Buffer
+			to := out
+			if o.jobs > 1 {
+				to = &printed
+			}
+			boots[i], errs[i] = bootOne(ctx, o, &kernels[i], load, tmp, to)
+			if errs[i] != nil {
+				cancel()
+			}
+			printing.Lock()
+			defer printing.Unlock()
+			if _, err := printed.WriteTo(out); err != nil {
+				errs[i] = errors.Join(errs[i], err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return boots, ctx.Err()
+}
+
+func bootOne(ctx context.Context, o *options, k *debkernel.Kernel, load *guestLoad, tmp string, out io.Writer) (*bootResult, error) {
+	at := bootFiles{tmp: filepath.Join(tmp, k.Release), logs: filepath.Join(o.logs, k.Release)}
+	err := os.RemoveAll(at.logs)
+	if err = errors.Join(err, os.MkdirAll(at.logs, 0o755), os.Mkdir(at.tmp, 0o700)); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(at.tmp)
+	b, err := bootKernel(ctx, o, k, load, at, out)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", k.Release, err)
+	}
+	return b, nil
 }
 
 // lockLogs keeps two runs from writing over each other's logs.

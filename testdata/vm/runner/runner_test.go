@@ -35,6 +35,7 @@ func TestParseArgs(t *testing.T) {
 		"defaults":       {nil, ""},
 		"several":        {[]string{"-k", "6.1", "-k", "7", "-e", "A=b", "./internal/probe:-test.run X"}, ""},
 		"no equals sign": {[]string{"-e", "A"}, "-e \"A\": want NAME=VALUE"},
+		"no machine":     {[]string{"-j", "0"}, "-j 0: want 1 or more"},
 		"unknown flag":   {[]string{"-z"}, "flag provided but not defined"},
 	} {
 		t.Run(name, func(t *testing.T) {

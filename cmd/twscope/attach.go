@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"time"
@@ -123,10 +122,7 @@ func (o *attachOptions) run(cmd *cobra.Command, argv []string) error {
 	if err != nil {
 		return err
 	}
-	// a reader that goes away must not end us, see runOptions.run
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, unix.SIGPIPE)
-	defer signal.Stop(pipe)
+	defer outlivePipes()()
 	if len(argv) > 0 {
 		if err := a.start(argv); err != nil {
 			return err

@@ -111,17 +111,10 @@ func (c *captureReplay) take(ev event.Event) error {
 		return err
 	}
 	c.last = ev.UnixNano()
-	switch e := ev.(type) {
-	case *event.SYN:
-		c.judge.SYN(e)
-	case *event.TimeWait:
-		c.judge.TimeWait(e)
-	case *event.PAWSReject:
-		c.judge.PAWS(e)
-		return c.feed(e, true)
-	case *event.SYNReject:
-		c.judge.Reject(e)
-		return c.feed(e, true)
+	c.judge.Feed(ev)
+	switch ev.(type) {
+	case *event.PAWSReject, *event.SYNReject:
+		return c.feed(ev, true)
 	}
 	return nil
 }

@@ -102,12 +102,17 @@ func (o *runOptions) run(ctx context.Context, stderr io.Writer) error {
 	defer signal.Stop(hangup)
 	opts.Hangup = hangup
 	defer onSignals(cancel)()
-	// a reader of standard error that goes away must not end us; ignoring the
-	// signal would be inherited by commands that we start
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, unix.SIGPIPE)
-	defer signal.Stop(pipe)
+	defer outlivePipes()()
 	return session.Run(ctx, opts)
+}
+
+// outlivePipes makes a reader that goes away, such as that of standard error, an
+// error of write(2) and no end of ours. To ignore SIGPIPE would be inherited by
+// commands that we start.
+func outlivePipes() (stop func()) {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGPIPE)
+	return func() { signal.Stop(broken) }
 }
 
 // onSignals ends the run at the first SIGINT or SIGTERM; a second one kills.

@@ -29,7 +29,7 @@ func (f fingerprints) of(g *Segment) string {
 	if g.OptionsCut {
 		return ""
 	}
-	k := traits{options: g.Options, window: g.Window, version: 6, ttl: initialTTL(g.TTL)}
+	k := traits{options: g.Options, window: g.Window, version: 6, ttl: event.InitialTTL(g.TTL)}
 	k.options.TSval, k.options.TSecr = 0, 0
 	if g.Src.Addr().Is4() {
 		k.version = 4
@@ -53,14 +53,4 @@ func optional(has bool, value int) int {
 		return -1
 	}
 	return value
-}
-
-// initialTTL guesses what the sender set: the next of the usual values.
-func initialTTL(ttl uint8) uint8 {
-	for _, initial := range []uint8{32, 64, 128} {
-		if ttl <= initial {
-			return initial
-		}
-	}
-	return 255
 }

@@ -49,8 +49,6 @@ func parseSpan(s, sep string) (portSpan, bool) {
 // size is the number of ports.
 func (p portSpan) size() uint32 { return uint32(p.high) - uint32(p.low) + 1 }
 
-func (p portSpan) has(port uint16) bool { return port >= p.low && port <= p.high }
-
 func (p portSpan) String() string {
 	if p.low == p.high {
 		return strconv.Itoa(int(p.low))

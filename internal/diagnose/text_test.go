@@ -172,3 +172,5 @@ func TestCodes(t *testing.T) {
 		t.Error("nonsense is documented")
 	}
 }
+
+func (p portSpan) has(port uint16) bool { return port >= p.low && port <= p.high }

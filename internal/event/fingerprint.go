@@ -20,6 +20,17 @@ type Fingerprint struct {
 	Malformed bool  // an option's length is impossible
 }
 
+// InitialTTL guesses what a sender set, from the TTL or IPv6 hop limit of a
+// packet that came: the next of the usual values 32, 64, 128 and 255.
+func InitialTTL(ttl uint8) uint8 {
+	for _, initial := range []uint8{32, 64, 128} {
+		if ttl <= initial {
+			return initial
+		}
+	}
+	return 255
+}
+
 // String returns the fields by colons, then the options by commas, such as
 // "4:64:1460:64240:7:mss,sok,ts,nop,ws". An absent value is "*"; options are
 // named as in p0f's signatures (mss, ws, sok, ts, nop), others by their kind,

@@ -32,7 +32,7 @@ func (f fingerprints) of(r *bpf.SynHeader) string {
 	}
 	key := synTraits{
 		kinds: r.Opt.Kinds, window: r.Window, mss: r.Opt.Mss,
-		version: r.IpVersion, ttl: initialTTL(r.Ttl), wscale: r.Opt.Wscale,
+		version: r.IpVersion, ttl: event.InitialTTL(r.Ttl), wscale: r.Opt.Wscale,
 		hasMSS: r.Opt.HasMss, hasWscale: r.Opt.HasWscale,
 		eolPad: r.Opt.EolPad, malformed: r.Opt.Malformed,
 	}
@@ -65,14 +65,4 @@ func optionKinds(opt *bpf.Tcpopt) []uint8 {
 		kinds = append(kinds, uint8(opt.Kinds[i/8]>>(i%8*8)))
 	}
 	return kinds
-}
-
-// initialTTL guesses what the sender set: the next of the usual values.
-func initialTTL(ttl uint8) uint8 {
-	for _, initial := range []uint8{32, 64, 128} {
-		if ttl <= initial {
-			return initial
-		}
-	}
-	return 255
 }

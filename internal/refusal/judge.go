@@ -74,6 +74,26 @@ func New(o Options) (*Judge, error) {
 	}, nil
 }
 
+// Feed takes an event of the log. It tells whether that is a refused SYN, of
+// which its judgement now says why.
+func (j *Judge) Feed(ev event.Event) (refused bool) {
+	switch e := ev.(type) {
+	case *event.SYN:
+		j.SYN(e)
+	case *event.TimeWait:
+		j.TimeWait(e)
+	case *event.Census:
+		j.Census(e)
+	case *event.PAWSReject:
+		j.PAWS(e)
+		return e.Verdict != event.VerdictNone
+	case *event.SYNReject:
+		j.Reject(e)
+		return e.Verdict != event.VerdictNone
+	}
+	return false
+}
+
 // The keys hold no pointers, so that the garbage collector passes them over.
 type (
 	sourceKey struct {

@@ -82,6 +82,37 @@ const (
 	clockC = 2_000_000_000
 )
 
+// TestFeed: events of the log come to be known by their kind, and refusals get a
+// judgement.
+func TestFeed(t *testing.T) {
+	s := tell(t)
+	late := s.reject(500, 7, clockA-5000, clockA+100, 100)
+	behind := &event.SYNReject{Header: head(600), Socket: s.socket(7), Rule: event.RuleSequence, Seq: 1 << 30, RcvNxt: 1<<30 + 5<<20}
+	for i, step := range []struct {
+		ev      event.Event
+		refused bool
+	}{
+		{&event.Stats{Header: head(0)}, false},
+		{&event.Census{Header: head(0), Socket: s.socket(6), Role: event.RoleServer, Substate: event.SubstateTimeWait, RemainingMS: 60_000}, false},
+		{&event.SYN{Header: head(0), Socket: s.socket(7), Timestamps: true, TSval: clockA, Validated: true, TTL: 60, Fingerprint: linuxPrint}, false},
+		{&event.TimeWait{Header: head(100), Socket: s.socket(7), Role: event.RoleServer, Timestamps: true, TSRecent: clockA + 100}, false},
+		{late, true},
+		{behind, true},
+		{&event.PAWSReject{Header: head(700)}, false}, // from a counter: no addresses
+	} {
+		if got := s.Feed(step.ev); got != step.refused {
+			t.Errorf("step %d: %v, want %v", i, got, step.refused)
+		}
+	}
+	if late.Verdict != event.VerdictOldDuplicate || behind.Verdict != event.VerdictSeqReject {
+		t.Errorf("%s and %s", late.Verdict, behind.Verdict)
+	}
+	list := s.Sources(head(800).Time, 10).List
+	if len(list) != 1 || list[0].Completed != 2 {
+		t.Errorf("%+v", list)
+	}
+}
+
 func TestPAWS(t *testing.T) {
 	cases := map[string]struct {
 		tell    func(*story) event.Judgement

@@ -33,18 +33,7 @@ func newRefusals(s *session) (*refusals, error) {
 
 // take brings in an event, and explains it if it is a refusal.
 func (r *refusals) take(ev event.Event) {
-	switch e := ev.(type) {
-	case *event.SYN:
-		r.judge.SYN(e)
-	case *event.TimeWait:
-		r.judge.TimeWait(e)
-	case *event.Census:
-		r.judge.Census(e)
-	case *event.PAWSReject:
-		r.judge.PAWS(e)
-		r.news = r.news || e.Verdict != event.VerdictNone
-	case *event.SYNReject:
-		r.judge.Reject(e)
+	if r.judge.Feed(ev) {
 		r.news = true
 	}
 }

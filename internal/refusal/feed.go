@@ -37,7 +37,7 @@ func (j *Judge) SYN(e *event.SYN) {
 	if t != nil {
 		met = t.wait
 		t.wait = false
-		t.arrive(e, sys.stack)
+		t.arrive(e, sys)
 	}
 	if s := j.sources.get(k.sourceKey, e.Time); s != nil {
 		j.count(&k, s, e, sys, met)
@@ -45,12 +45,12 @@ func (j *Judge) SYN(e *event.SYN) {
 }
 
 // arrive notes a SYN whose handshake has not completed.
-func (t *tuple) arrive(e *event.SYN, s stack) {
+func (t *tuple) arrive(e *event.SYN, s system) {
 	l := &t.loose
 	if !l.known || !l.again(e.Timestamps, e.TSval, e.Time) {
 		*l = line{known: true, ts: e.Timestamps, v: e.TSval, syn: e.TSval, first: e.Time}
 	}
-	l.at, l.v, l.stack, l.arrived = e.Time, e.TSval, s, true
+	l.at, l.v, l.stack, l.group, l.arrived = e.Time, e.TSval, s.stack, s.group, true
 }
 
 // again tells whether a TSval may be of the connection whose SYN l is: a
@@ -77,16 +77,14 @@ func (j *Judge) completed(k *tupleKey, e *event.SYN, sys system) {
 	if t == nil || s == nil {
 		return
 	}
-	l := line{known: true, ts: e.Timestamps, v: e.TSval, syn: e.TSval, at: e.Time, first: e.Time, stack: sys.stack}
-	arrived := false
+	l := line{known: true, ts: e.Timestamps, v: e.TSval, syn: e.TSval, at: e.Time, first: e.Time, stack: sys.stack, group: sys.group}
 	if t.loose.again(e.Timestamps, e.TSval, e.Time) {
-		arrived = t.loose.arrived
 		l.take(&t.loose)
 	}
-	if !arrived || fresh {
+	if !l.arrived || fresh {
 		j.count(k, s, e, sys, t.wait)
 	}
-	j.clocks.SYN(syn(k, l.at, tsval(l.ts, l.v), sys.group, true))
+	j.proven(k, &l)
 	j.establish(s, t, l, max(l.at, e.Time-2*jitter))
 }
 
@@ -94,10 +92,20 @@ func (j *Judge) completed(k *tupleKey, e *event.SYN, sys system) {
 func (l *line) take(was *line) {
 	l.syn, l.first, l.counted = was.syn, was.first, was.counted
 	if was.arrived {
-		l.at, l.v = was.at, was.v
+		l.at, l.v, l.group, l.arrived = was.at, was.v, was.group, true
 	}
 	if l.stack == stackUnseen {
 		l.stack = was.stack
+	}
+}
+
+// proven tells the clocks of a connection, which they know if its SYN arrived.
+func (j *Judge) proven(k *tupleKey, l *line) {
+	s := syn(k, l.at, tsval(l.ts, l.v), l.group, true)
+	if l.arrived {
+		j.clocks.Completed(s)
+	} else {
+		j.clocks.SYN(s)
 	}
 }
 
@@ -198,7 +206,7 @@ func (j *Judge) closed(k *tupleKey, timestamps bool, recent uint32, at, alive in
 			l.take(&t.loose)
 			alive = max(alive, t.loose.at)
 		}
-		j.clocks.SYN(syn(k, l.at, tsval(timestamps, l.v), 0, true))
+		j.proven(k, &l)
 		j.establish(s, t, l, alive)
 		if exact {
 			t.firm.v, t.firm.at = recent, at

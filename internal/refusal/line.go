@@ -2,6 +2,8 @@
 
 package refusal
 
+import "github.com/twscope/twscope/internal/clock"
+
 // Bounds of what is one clock, in ms or ticks at 1000 per second; those of
 // package clock.
 const (
@@ -30,6 +32,7 @@ type line struct {
 	v     uint32 // TSval
 	syn   uint32 // TSval of the SYN, 0 if it was not seen
 	stack stack
+	group clock.Group // of the SYN
 	known bool
 	ts    bool // with timestamps
 	// Of SYNs whose handshake has not completed:

@@ -15,6 +15,7 @@ import (
 	"github.com/twscope/twscope/internal/diagnose"
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/event/eventtest"
+	"github.com/twscope/twscope/internal/testutil"
 	"github.com/twscope/twscope/internal/verdict"
 )
 
@@ -88,7 +89,7 @@ func TestReplayGolden(t *testing.T) {
 			if code != exitOK {
 				t.Fatalf("exit code %d: %s", code, stderr)
 			}
-			golden(t, name, stdout)
+			testutil.Golden(t, *update, name, stdout)
 		})
 	}
 }

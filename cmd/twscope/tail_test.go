@@ -14,10 +14,9 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/event/eventtest"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -33,23 +32,6 @@ func runTailCmd(ctx context.Context, stdin string, args ...string) (stdout, stde
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	err = cmd.ExecuteContext(ctx)
 	return out.String(), errs.String(), err
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs, -update rewrites it (-want +got):\n%s", path, diff)
-	}
 }
 
 func TestTailGolden(t *testing.T) {
@@ -69,7 +51,7 @@ func TestTailGolden(t *testing.T) {
 			if err != nil || stderr != "" {
 				t.Fatalf("%v, stderr: %s", err, stderr)
 			}
-			golden(t, tt.name, stdout)
+			testutil.Golden(t, *update, tt.name, stdout)
 		})
 	}
 }

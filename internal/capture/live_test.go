@@ -23,44 +23,34 @@ type behindNAT struct {
 	sockets  int // in TIME_WAIT with the server at the end
 }
 
-func must[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 func captureBehindNAT(t *testing.T, v6 bool, timestamps string) behindNAT {
 	t.Helper()
-	l := must[*lab.Lab](t)(lab.New(t.Context(), "capture"))
+	l := testutil.Must1[*lab.Lab](t)(lab.New(t.Context(), "capture"))
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	hosts := must[[]*lab.Host](t)(l.Hosts("gw", "server", "client0", "client1"))
+	hosts := testutil.Must1[[]*lab.Host](t)(l.Hosts("gw", "server", "client0", "client1"))
 	gw, server, clients := hosts[0], hosts[1], hosts[2:]
-	outer := must[*lab.Link](t)(l.Link(t.Context(), gw, server, "10.9.0.0/24", "fd00:9::/64"))
-	ok := func(err error) { must[int](t)(0, err) }
+	outer := testutil.Must1[*lab.Link](t)(l.Link(t.Context(), gw, server, "10.9.0.0/24", "fd00:9::/64"))
+	ok := func(err error) { testutil.Must1[int](t)(0, err) }
 	ok(gw.Forward())
 	ok(gw.Masquerade(&outer.A, lab.MasqOptions{PortLow: 20000, PortHigh: 20049, FullyRandom: true}))
 	ok(gw.ConntrackTimeWait(time.Second))
 	for i, c := range clients {
-		inner := must[*lab.Link](t)(l.Link(t.Context(), c, gw, fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
+		inner := testutil.Must1[*lab.Link](t)(l.Link(t.Context(), c, gw, fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
 		ok(c.Route("0.0.0.0/0", inner.B.Addr4()))
 		ok(c.Route("::/0", inner.B.Addr6()))
 		ok(c.Sysctl("net.ipv4.tcp_timestamps", timestamps))
 	}
-	sv := must[*lab.Serving](t)(server.Serve(lab.Server{ClosesFirst: true}))
+	sv := testutil.Must1[*lab.Serving](t)(server.Serve(lab.Server{ClosesFirst: true}))
 	target := netip.AddrPortFrom(outer.B.Addr4(), sv.Addr().Port())
 	if v6 {
 		target = netip.AddrPortFrom(outer.B.Addr6(), sv.Addr().Port())
 	}
-	running := must[*lab.Capture](t)(outer.B.Capture())
-	before := must[lab.Counters](t)(server.Netstat())
+	running := testutil.Must1[*lab.Capture](t)(outer.B.Capture())
+	before := testutil.Must1[lab.Counters](t)(server.Netstat())
 	var wg sync.WaitGroup
 	for _, c := range clients {
 		wg.Go(func() {
@@ -71,12 +61,12 @@ func captureBehindNAT(t *testing.T, v6 bool, timestamps string) behindNAT {
 		})
 	}
 	wg.Wait()
-	b := behindNAT{sockets: len(must[[]lab.Socket](t)(server.TimeWaits()))}
-	got := must[lab.Captured](t)(running.Finish())
+	b := behindNAT{sockets: len(testutil.Must1[[]lab.Socket](t)(server.TimeWaits()))}
+	got := testutil.Must1[lab.Captured](t)(running.Finish())
 	if got.Lost != 0 {
 		t.Fatalf("the capture lost %d packets", got.Lost)
 	}
-	b.counted = must[lab.Counters](t)(server.Netstat()).Since(before)
+	b.counted = testutil.Must1[lab.Counters](t)(server.Netstat()).Since(before)
 	for i := range got.Segments {
 		b.segments = append(b.segments, fromLab(&got.Segments[i], int64(i+1)))
 	}

@@ -5,6 +5,8 @@ package lab
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 func TestOldTimestampIsRefusedByTimeWait(t *testing.T) {
@@ -16,7 +18,7 @@ func TestOldTimestampIsRefusedByTimeWait(t *testing.T) {
 				dst = p.link.B.Addr6()
 			}
 			sv := serve(t, p.server, Server{ClosesFirst: true})
-			capture := must1[*Capture](t)(p.link.B.Capture())
+			capture := testutil.Must1[*Capture](t)(p.link.B.Capture())
 			res := run(t, p.client, Load{Targets: sv.Targets(dst), Connections: 1})
 			if res.Connected != 1 {
 				t.Fatalf("%+v, want 1 connected", res)
@@ -25,20 +27,20 @@ func TestOldTimestampIsRefusedByTimeWait(t *testing.T) {
 				tw := timeWaits(t, p.server)
 				return len(tw) == 1 && tw[0].State == TimeWait
 			})
-			last := must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool { return !s.Outgoing && s.Has(FIN) }))
+			last := testutil.Must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool { return !s.Outgoing && s.Has(FIN) }))
 			if !last.Timestamps {
 				t.Fatalf("no timestamps were negotiated: %+v", last)
 			}
 			// Else the client's RST, its answer to the ACK, ends the TIME_WAIT.
-			must1[*Rule](t)(p.client.Drop(Match{Hook: Output, FlagMask: RST, Flags: RST}))
+			testutil.Must1[*Rule](t)(p.client.Drop(Match{Hook: Output, FlagMask: RST, Flags: RST}))
 			before := pawsInTimeWait(netstat(t, p.server))
 			old := RawSegment{
 				Src: last.Src, Dst: last.Dst, Flags: SYN, Seq: last.Seq + 100000, TTL: 33,
 				Options: TimestampOption(last.TSval-5000, 0),
 			}
-			must(t, p.client.SendSegment(old))
+			testutil.Must(t, p.client.SendSegment(old))
 			seen := false
-			ack := must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool {
+			ack := testutil.Must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool {
 				seen = seen || s.Has(SYN) && s.Seq == old.Seq
 				return seen && s.Outgoing
 			}))
@@ -51,7 +53,7 @@ func TestOldTimestampIsRefusedByTimeWait(t *testing.T) {
 			if tw := timeWaits(t, p.server); len(tw) != 1 {
 				t.Errorf("%d sockets in TIME_WAIT, want still 1", len(tw))
 			}
-			got := must1[Captured](t)(capture.Finish())
+			got := testutil.Must1[Captured](t)(capture.Finish())
 			for _, s := range got.Segments {
 				if s.Seq == old.Seq && (s.TTL != 33 || s.TSval != last.TSval-5000 || s.Time.IsZero()) {
 					t.Errorf("the forged SYN was captured as %+v", s)
@@ -80,16 +82,16 @@ func TestMalformedSegments(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)
 			sv := serve(t, p.server, Server{})
-			capture := must1[*Capture](t)(p.link.A.Capture())
+			capture := testutil.Must1[*Capture](t)(p.link.A.Capture())
 			before := netstat(t, p.server)
 			raw := RawSegment{
 				Src: netip.AddrPortFrom(p.link.A.Addr4(), 4444), Dst: sv.Targets(p.link.B.Addr4())[0],
 				Flags: SYN, Seq: 1000, Options: TimestampOption(1, 0),
 			}
 			tc.change(&raw)
-			must(t, p.client.SendSegment(raw))
+			testutil.Must(t, p.client.SendSegment(raw))
 			if tc.answered {
-				must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool {
+				testutil.Must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool {
 					return !s.Outgoing && s.Has(SYN|ACK) && s.Ack == 1001
 				}))
 				return
@@ -105,12 +107,12 @@ func TestCaptureOnLoopback(t *testing.T) {
 	_, hosts := newHosts(t, "host")
 	h := hosts[0]
 	sv := serve(t, h, Server{ClosesFirst: true})
-	capture := must1[*Capture](t)(h.CaptureLoopback())
+	capture := testutil.Must1[*Capture](t)(h.CaptureLoopback())
 	before := netstat(t, h)
 	for _, dst := range []netip.Addr{loopback4, loopback6} {
 		run(t, h, Load{Targets: sv.Targets(dst), Connections: 100})
 	}
-	got := must1[Captured](t)(capture.Finish())
+	got := testutil.Must1[Captured](t)(capture.Finish())
 	syns := map[bool]int{}
 	for _, s := range got.Segments {
 		if s.Flags == SYN {

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // footprint is what a lab could leave behind in this process and its namespace.
@@ -25,11 +27,11 @@ type footprint struct {
 func takeFootprint(t *testing.T) footprint {
 	t.Helper()
 	var f footprint
-	f.fds = len(must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd")))
-	for _, i := range must1[[]net.Interface](t)(net.Interfaces()) {
+	f.fds = len(testutil.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd")))
+	for _, i := range testutil.Must1[[]net.Interface](t)(net.Interfaces()) {
 		f.links = append(f.links, i.Name)
 	}
-	for _, task := range must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/task")) {
+	for _, task := range testutil.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/task")) {
 		inode, err := inodeOf("/proc/self/task/" + task.Name() + "/ns/net")
 		if err == nil && !slices.Contains(f.namespaces, inode) {
 			f.namespaces = append(f.namespaces, inode)
@@ -41,27 +43,27 @@ func takeFootprint(t *testing.T) footprint {
 // busyLab builds a lab with something of everything, running.
 func busyLab(ctx context.Context, t *testing.T, name string) *Lab {
 	t.Helper()
-	l := must1[*Lab](t)(New(ctx, name))
-	hosts := must1[[]*Host](t)(l.Hosts("client", "gw", "server"))
-	inner := must1[*Link](t)(l.Link(ctx, hosts[0], hosts[1], "10.1.0.0/24"))
-	outer := must1[*Link](t)(l.Link(ctx, hosts[1], hosts[2], "10.2.0.0/24"))
-	must(t, hosts[0].Route("0.0.0.0/0", inner.B.Addr4()))
-	must(t, hosts[1].Forward())
-	must(t, hosts[1].Masquerade(&outer.A, MasqOptions{}))
-	must1[*Capture](t)(outer.B.Capture())
+	l := testutil.Must1[*Lab](t)(New(ctx, name))
+	hosts := testutil.Must1[[]*Host](t)(l.Hosts("client", "gw", "server"))
+	inner := testutil.Must1[*Link](t)(l.Link(ctx, hosts[0], hosts[1], "10.1.0.0/24"))
+	outer := testutil.Must1[*Link](t)(l.Link(ctx, hosts[1], hosts[2], "10.2.0.0/24"))
+	testutil.Must(t, hosts[0].Route("0.0.0.0/0", inner.B.Addr4()))
+	testutil.Must(t, hosts[1].Forward())
+	testutil.Must(t, hosts[1].Masquerade(&outer.A, MasqOptions{}))
+	testutil.Must1[*Capture](t)(outer.B.Capture())
 	sv := serve(t, hosts[2], Server{ClosesFirst: true, Ports: 2})
-	must1[*Process](t)(hosts[2].Spawn(ctx, Program{Comm: "idle", Server: &Server{}}))
+	testutil.Must1[*Process](t)(hosts[2].Spawn(ctx, Program{Comm: "idle", Server: &Server{}}))
 	res := run(t, hosts[0], Load{Targets: sv.Targets(outer.B.Addr4()), Connections: 4})
 	if res.Connected != 4 {
 		t.Fatalf("%+v, want 4 connected", res)
 	}
-	must1[*Conn](t)(hosts[0].Connect(Dial{}, sv.Targets(outer.B.Addr4())[0])).Close()
+	testutil.Must1[*Conn](t)(hosts[0].Connect(Dial{}, sv.Targets(outer.B.Addr4())[0])).Close()
 	return l
 }
 
 func TestNothingIsLeft(t *testing.T) {
 	needRoot(t)
-	must(t, busyLab(t.Context(), t, "warm-up").Close()) // the Go runtime keeps some descriptors from here on
+	testutil.Must(t, busyLab(t.Context(), t, "warm-up").Close()) // the Go runtime keeps some descriptors from here on
 	var before footprint
 	eventually(t, "the threads of the first lab have ended", func() bool {
 		before = takeFootprint(t)
@@ -71,8 +73,8 @@ func TestNothingIsLeft(t *testing.T) {
 		name string
 		end  func(l *Lab, cancel func())
 	}{
-		{"close", func(l *Lab, _ func()) { must(t, l.Close()) }},
-		{"close twice", func(l *Lab, _ func()) { must(t, l.Close()); must(t, l.Close()) }},
+		{"close", func(l *Lab, _ func()) { testutil.Must(t, l.Close()) }},
+		{"close twice", func(l *Lab, _ func()) { testutil.Must(t, l.Close()); testutil.Must(t, l.Close()) }},
 		{"context ends", func(_ *Lab, cancel func()) { cancel() }},
 		{"panic", func(l *Lab, _ func()) {
 			defer func() { _ = recover() }()
@@ -106,7 +108,7 @@ func TestTwoLabsAtOnce(t *testing.T) {
 	if a.Name() == b.Name() || !strings.HasPrefix(a.Name(), "twscope-") {
 		t.Errorf("names %q and %q", a.Name(), b.Name())
 	}
-	must(t, a.Close())
+	testutil.Must(t, a.Close())
 	if inode := b.hosts[0].Inode(); inode == 0 || timeWaits(t, b.hosts[2]) == nil {
 		t.Errorf("lab two has suffered from the end of lab one")
 	}
@@ -114,12 +116,12 @@ func TestTwoLabsAtOnce(t *testing.T) {
 
 func TestNamed(t *testing.T) {
 	l := newLab(t, Named())
-	h := must1[*Host](t)(l.Host("client"))
+	h := testutil.Must1[*Host](t)(l.Host("client"))
 	path := filepath.Join(netnsDir, l.Name()+"-client")
-	if got := must1[uint64](t)(inodeOf(path)); got != h.Inode() {
+	if got := testutil.Must1[uint64](t)(inodeOf(path)); got != h.Inode() {
 		t.Errorf("%s is namespace %d, want %d", path, got, h.Inode())
 	}
-	must(t, l.Close())
+	testutil.Must(t, l.Close())
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", path, err)
 	}
@@ -130,11 +132,11 @@ func TestCloseWaitsForTheEndOfTheContext(t *testing.T) {
 	needRoot(t)
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
-		l := must1[*Lab](t)(New(ctx, "twice", Named()))
-		must1[[]*Host](t)(l.Hosts("a", "b", "c"))
-		names := must1[[]string](t)(filepath.Glob("/run/netns/" + l.Name() + "-*"))
+		l := testutil.Must1[*Lab](t)(New(ctx, "twice", Named()))
+		testutil.Must1[[]*Host](t)(l.Hosts("a", "b", "c"))
+		names := testutil.Must1[[]string](t)(filepath.Glob("/run/netns/" + l.Name() + "-*"))
 		cancel()
-		must(t, l.Close())
+		testutil.Must(t, l.Close())
 		for _, name := range names {
 			if _, err := os.Stat(name); !os.IsNotExist(err) {
 				t.Fatalf("%s is still there: %v", name, err)
@@ -145,13 +147,13 @@ func TestCloseWaitsForTheEndOfTheContext(t *testing.T) {
 
 func TestHostsAreRefused(t *testing.T) {
 	l := newLab(t)
-	must1[*Host](t)(l.Host("a"))
+	testutil.Must1[*Host](t)(l.Host("a"))
 	for _, name := range []string{"", "a", "x/y", "x y"} {
 		if _, err := l.Host(name); err == nil {
 			t.Errorf("host %q was made", name)
 		}
 	}
-	must(t, l.Close())
+	testutil.Must(t, l.Close())
 	if _, err := l.Host("b"); err == nil {
 		t.Error("a closed lab made a host")
 	}
@@ -159,10 +161,10 @@ func TestHostsAreRefused(t *testing.T) {
 
 func TestDo(t *testing.T) {
 	_, hosts := newHosts(t, "a", "b")
-	outside := must1[uint64](t)(inodeOf("/proc/self/ns/net"))
+	outside := testutil.Must1[uint64](t)(inodeOf("/proc/self/ns/net"))
 	for _, h := range hosts {
 		var inside uint64
-		must(t, h.Do(func() (err error) { inside, err = inodeOf("/proc/thread-self/ns/net"); return err }))
+		testutil.Must(t, h.Do(func() (err error) { inside, err = inodeOf("/proc/thread-self/ns/net"); return err }))
 		if inside != h.Inode() || inside == outside {
 			t.Errorf("host %s: Do ran in %d, want %d", h.Name(), inside, h.Inode())
 		}
@@ -174,7 +176,7 @@ func TestDo(t *testing.T) {
 		if r := recover(); !strings.Contains(fmt.Sprint(r), "as told") {
 			t.Errorf("recovered %v, want the panic of the function", r)
 		}
-		if now := must1[uint64](t)(inodeOf("/proc/thread-self/ns/net")); now != outside {
+		if now := testutil.Must1[uint64](t)(inodeOf("/proc/thread-self/ns/net")); now != outside {
 			t.Errorf("this goroutine is in namespace %d, want %d", now, outside)
 		}
 	}()
@@ -184,21 +186,21 @@ func TestDo(t *testing.T) {
 func TestSysctlStaysInside(t *testing.T) {
 	l, hosts := newHosts(t, "a", "b")
 	const name, path = "net.ipv4.tcp_fin_timeout", "/proc/sys/net/ipv4/tcp_fin_timeout"
-	outside := must1[[]byte](t)(os.ReadFile(path))
-	must(t, hosts[0].Sysctl(name, "17"))
-	if got := must1[string](t)(hosts[0].ReadSysctl(name)); got != "17" {
+	outside := testutil.Must1[[]byte](t)(os.ReadFile(path))
+	testutil.Must(t, hosts[0].Sysctl(name, "17"))
+	if got := testutil.Must1[string](t)(hosts[0].ReadSysctl(name)); got != "17" {
 		t.Errorf("host a has %s, want 17", got)
 	}
-	if got := must1[string](t)(hosts[1].ReadSysctl(name)); got == "17" {
+	if got := testutil.Must1[string](t)(hosts[1].ReadSysctl(name)); got == "17" {
 		t.Error("host b has the value of host a")
 	}
-	if got := must1[[]byte](t)(os.ReadFile(path)); string(got) != string(outside) {
+	if got := testutil.Must1[[]byte](t)(os.ReadFile(path)); string(got) != string(outside) {
 		t.Errorf("outside it is %s now, was %s", got, outside)
 	}
 	// A host that wrongly holds the outer namespace must not be able to change it.
-	ns := must1[*os.File](t)(os.Open("/proc/self/ns/net"))
+	ns := testutil.Must1[*os.File](t)(os.Open("/proc/self/ns/net"))
 	defer ns.Close()
-	wrong := &Host{lab: l, name: "wrong", ns: ns, inode: must1[uint64](t)(inodeOf("/proc/self/ns/net"))}
+	wrong := &Host{lab: l, name: "wrong", ns: ns, inode: testutil.Must1[uint64](t)(inodeOf("/proc/self/ns/net"))}
 	if err := wrong.Sysctl(name, strings.TrimSpace(string(outside))); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("writing in the outer namespace: %v, want a refusal", err)
 	}
@@ -212,34 +214,34 @@ func TestSysctlStaysInside(t *testing.T) {
 func TestListenAndDial(t *testing.T) {
 	p := newPair(t)
 	for _, addr := range []netip.Addr{p.link.B.Addr4(), p.link.B.Addr6()} {
-		ln := must1[net.Listener](t)(p.server.Listen(t.Context(), netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
+		ln := testutil.Must1[net.Listener](t)(p.server.Listen(t.Context(), netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
 		port := netip.MustParseAddrPort(ln.Addr().String()).Port()
-		c := must1[net.Conn](t)(p.client.Dial(t.Context(), netip.AddrPortFrom(addr, port)))
-		in := must1[net.Conn](t)(ln.Accept())
+		c := testutil.Must1[net.Conn](t)(p.client.Dial(t.Context(), netip.AddrPortFrom(addr, port)))
+		in := testutil.Must1[net.Conn](t)(ln.Accept())
 		if c.LocalAddr().String() != in.RemoteAddr().String() {
 			t.Errorf("client is %s, server sees %s", c.LocalAddr(), in.RemoteAddr())
 		}
-		must(t, c.Close())
-		must(t, in.Close())
-		must(t, ln.Close())
+		testutil.Must(t, c.Close())
+		testutil.Must(t, in.Close())
+		testutil.Must(t, ln.Close())
 	}
 }
 
 func TestMoreAddresses(t *testing.T) {
 	p := newPair(t)
-	must(t, p.link.A.AddAddr("10.1.0.77/24"))
-	must(t, p.link.A.AddAddr("fd00:1::77/64"))
-	must(t, p.client.AddLoopback("fd00:2::1/128"))
+	testutil.Must(t, p.link.A.AddAddr("10.1.0.77/24"))
+	testutil.Must(t, p.link.A.AddAddr("fd00:1::77/64"))
+	testutil.Must(t, p.client.AddLoopback("fd00:2::1/128"))
 	sv := serve(t, p.server, Server{})
 	for _, tc := range []struct{ local, remote netip.Addr }{
 		{netip.MustParseAddr("10.1.0.77"), p.link.B.Addr4()},
 		{netip.MustParseAddr("fd00:1::77"), p.link.B.Addr6()},
 	} {
-		c := must1[*Conn](t)(p.client.Connect(Dial{LocalAddr: tc.local, NoPort: true}, sv.Targets(tc.remote)[0]))
+		c := testutil.Must1[*Conn](t)(p.client.Connect(Dial{LocalAddr: tc.local, NoPort: true}, sv.Targets(tc.remote)[0]))
 		if got := c.Local().Addr(); got != tc.local {
 			t.Errorf("connected from %s, want %s", got, tc.local)
 		}
-		must(t, c.Close())
+		testutil.Must(t, c.Close())
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 var (
@@ -92,8 +94,8 @@ func TestFastLoadIsCountedByTheKernel(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			_, hosts := newHosts(t, "host")
 			h := hosts[0]
-			must(t, h.Sysctl("net.ipv4.tcp_max_tw_buckets", "65536")) // less by default on small machines
-			must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0"))           // 2, the default, re-uses on loopback
+			testutil.Must(t, h.Sysctl("net.ipv4.tcp_max_tw_buckets", "65536")) // less by default on small machines
+			testutil.Must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0"))           // 2, the default, re-uses on loopback
 			sv := serve(t, h, Server{Ports: 4, Spread: tc.spread})
 			before := netstat(t, h)
 			res := run(t, h, Load{
@@ -132,9 +134,9 @@ func TestRateIsKept(t *testing.T) {
 
 func TestPortsRunOut(t *testing.T) {
 	p := newPair(t)
-	must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", "30000 30999"))
-	must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
-	must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
+	testutil.Must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", "30000 30999"))
+	testutil.Must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
+	testutil.Must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
 	sv := serve(t, p.server, Server{})
 	res := run(t, p.client, Load{
 		Targets: sv.Targets(p.link.B.Addr4()), Connections: 1500, ClosesFirst: true,
@@ -159,8 +161,8 @@ func TestLocalPort(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)
-			must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
-			must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", tc.timestamps))
+			testutil.Must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
+			testutil.Must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", tc.timestamps))
 			sv := serve(t, p.server, Server{})
 			res := run(t, p.client, Load{
 				Dial:    Dial{LocalAddr: p.link.A.Addr4(), LocalPort: 40000},
@@ -185,8 +187,8 @@ func TestBindAddressNoPort(t *testing.T) {
 	}{{"port at bind", false, 10, 10}, {"port at connect", true, 20, 0}} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)
-			must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", "30000 30009"))
-			must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
+			testutil.Must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", "30000 30009"))
+			testutil.Must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
 			sv := serve(t, p.server, Server{Ports: 2})
 			res := run(t, p.client, Load{
 				Dial:    Dial{LocalAddr: p.link.A.Addr4(), NoPort: tc.noPort},
@@ -218,14 +220,14 @@ func TestBacklogFills(t *testing.T) {
 func TestLoadStopsWithItsContext(t *testing.T) {
 	p := newPair(t)
 	sv := serve(t, p.server, Server{})
-	rule := must1[*Rule](t)(p.server.Drop(Match{Hook: Input, FlagMask: SYN, Flags: SYN}))
+	rule := testutil.Must1[*Rule](t)(p.server.Drop(Match{Hook: Input, FlagMask: SYN, Flags: SYN}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		_, err := p.client.Run(ctx, Load{Targets: sv.Targets(p.link.B.Addr4()), Connections: 2, Concurrency: 2})
 		done <- err
 	}()
-	eventually(t, "SYNs dropped", func() bool { return must1[uint64](t)(rule.Packets()) >= 2 })
+	eventually(t, "SYNs dropped", func() bool { return testutil.Must1[uint64](t)(rule.Packets()) >= 2 })
 	cancel()
 	select {
 	case err := <-done:
@@ -271,14 +273,14 @@ func TestConnectVia(t *testing.T) {
 				if URingUnavailable(err) {
 					t.Skip(err)
 				}
-				must(t, err)
+				testutil.Must(t, err)
 				local := c.Local()
 				if local.Addr() != dst || local.Port() == 0 {
 					t.Errorf("local address %s, want %s and a port", local, dst)
 				}
-				must(t, c.CloseWrite())
-				must(t, c.WaitEOF(waitLimit))
-				must(t, c.Close())
+				testutil.Must(t, c.CloseWrite())
+				testutil.Must(t, c.WaitEOF(waitLimit))
+				testutil.Must(t, c.Close())
 				tw := timeWaits(t, h)
 				if len(tw) != 1 || tw[0].Local.Port() != local.Port() {
 					t.Errorf("TIME_WAIT %+v, want one at %s", tw, local)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // waitLimit bounds every wait for a condition: generous, because the tests also
@@ -40,8 +42,8 @@ func newLab(t *testing.T, opts ...Option) *Lab {
 	t.Helper()
 	needRoot(t)
 	l, err := New(t.Context(), "test", opts...)
-	must(t, err)
-	t.Cleanup(func() { must(t, l.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, l.Close()) })
 	return l
 }
 
@@ -49,7 +51,7 @@ func newHosts(t *testing.T, names ...string) (*Lab, []*Host) {
 	t.Helper()
 	l := newLab(t)
 	hosts, err := l.Hosts(names...)
-	must(t, err)
+	testutil.Must(t, err)
 	return l, hosts
 }
 
@@ -63,23 +65,8 @@ func newPair(t *testing.T) pair {
 	t.Helper()
 	l, hosts := newHosts(t, "client", "server")
 	link, err := l.Link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24", "fd00:1::/64")
-	must(t, err)
+	testutil.Must(t, err)
 	return pair{client: hosts[0], server: hosts[1], link: link}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func must1[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		must(t, err)
-		return v
-	}
 }
 
 // eventually waits for a condition of the kernel that nothing announces.
@@ -100,20 +87,20 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func timeWaits(t *testing.T, h *Host) []Socket {
 	t.Helper()
-	return must1[[]Socket](t)(h.TimeWaits())
+	return testutil.Must1[[]Socket](t)(h.TimeWaits())
 }
 
 func netstat(t *testing.T, h *Host) Counters {
 	t.Helper()
-	return must1[Counters](t)(h.Netstat())
+	return testutil.Must1[Counters](t)(h.Netstat())
 }
 
 func run(t *testing.T, h *Host, l Load) *Result {
 	t.Helper()
-	return must1[*Result](t)(h.Run(t.Context(), l))
+	return testutil.Must1[*Result](t)(h.Run(t.Context(), l))
 }
 
 func serve(t *testing.T, h *Host, s Server) *Serving {
 	t.Helper()
-	return must1[*Serving](t)(h.Serve(s))
+	return testutil.Must1[*Serving](t)(h.Serve(s))
 }

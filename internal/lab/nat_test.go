@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // natted is clients behind one gateway, and a server that knows no way to them
@@ -26,14 +28,14 @@ func newNATted(t *testing.T, clients int, o MasqOptions) natted {
 	t.Helper()
 	l, hosts := newHosts(t, "gw", "server")
 	n := natted{gw: hosts[0], server: hosts[1]}
-	n.outer = must1[*Link](t)(l.Link(t.Context(), n.gw, n.server, "10.9.0.0/24", "fd00:9::/64"))
-	must(t, n.gw.Forward())
-	must(t, n.gw.Masquerade(&n.outer.A, o))
+	n.outer = testutil.Must1[*Link](t)(l.Link(t.Context(), n.gw, n.server, "10.9.0.0/24", "fd00:9::/64"))
+	testutil.Must(t, n.gw.Forward())
+	testutil.Must(t, n.gw.Masquerade(&n.outer.A, o))
 	for i := range clients {
-		c := must1[*Host](t)(l.Host(fmt.Sprintf("client%d", i)))
-		inner := must1[*Link](t)(l.Link(t.Context(), c, n.gw, fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
-		must(t, c.Route("0.0.0.0/0", inner.B.Addr4()))
-		must(t, c.Route("::/0", inner.B.Addr6()))
+		c := testutil.Must1[*Host](t)(l.Host(fmt.Sprintf("client%d", i)))
+		inner := testutil.Must1[*Link](t)(l.Link(t.Context(), c, n.gw, fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
+		testutil.Must(t, c.Route("0.0.0.0/0", inner.B.Addr4()))
+		testutil.Must(t, c.Route("::/0", inner.B.Addr6()))
 		n.clients = append(n.clients, c)
 	}
 	return n
@@ -43,12 +45,12 @@ func TestMasqueradePortRange(t *testing.T) {
 	n := newNATted(t, 1, MasqOptions{PortLow: 5000, PortHigh: 5099, FullyRandom: true})
 	sv := serve(t, n.server, Server{ClosesFirst: true})
 	for _, dst := range []netip.Addr{n.outer.B.Addr4(), n.outer.B.Addr6()} {
-		capture := must1[*Capture](t)(n.outer.B.Capture())
+		capture := testutil.Must1[*Capture](t)(n.outer.B.Capture())
 		res := run(t, n.clients[0], Load{Targets: sv.Targets(dst), Connections: 20})
 		if res.Connected != 20 {
 			t.Fatalf("%+v, want 20 connected", res)
 		}
-		got := must1[Captured](t)(capture.Finish())
+		got := testutil.Must1[Captured](t)(capture.Finish())
 		syns := 0
 		for _, s := range got.Segments {
 			if !s.Has(SYN) || s.Outgoing {
@@ -94,7 +96,7 @@ func TestNATMakesPAWSRefuse(t *testing.T) {
 	// Two clients are two clocks on every kernel; where the timestamp offset
 	// depends on the ports, one would do.
 	n := newNATted(t, 2, MasqOptions{PortLow: 20000, PortHigh: 20199, FullyRandom: true})
-	must(t, n.gw.ConntrackTimeWait(time.Second))
+	testutil.Must(t, n.gw.ConntrackTimeWait(time.Second))
 	sv := serve(t, n.server, Server{ClosesFirst: true})
 	before := pawsInTimeWait(netstat(t, n.server))
 	results := make([]*Result, len(n.clients))
@@ -108,7 +110,7 @@ func TestNATMakesPAWSRefuse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	must(t, errors.Join(errs...))
+	testutil.Must(t, errors.Join(errs...))
 	slow := 0
 	for _, r := range results {
 		slow += r.Slower(900 * time.Millisecond)
@@ -122,9 +124,9 @@ func TestNATMakesPAWSRefuse(t *testing.T) {
 
 func TestOneClockMakesPAWSRefuseNothing(t *testing.T) {
 	n := newNATted(t, 2, MasqOptions{PortLow: 20000, PortHigh: 20199, FullyRandom: true})
-	must(t, n.gw.ConntrackTimeWait(time.Second))
+	testutil.Must(t, n.gw.ConntrackTimeWait(time.Second))
 	for _, c := range n.clients {
-		must(t, c.Sysctl("net.ipv4.tcp_timestamps", "2")) // no offset: the machine's one clock
+		testutil.Must(t, c.Sysctl("net.ipv4.tcp_timestamps", "2")) // no offset: the machine's one clock
 	}
 	sv := serve(t, n.server, Server{ClosesFirst: true})
 	for _, c := range n.clients {
@@ -152,18 +154,18 @@ func TestDrop(t *testing.T) {
 				}
 				return c.Close()
 			}
-			rule := must1[*Rule](t)(p.server.Drop(Match{
+			rule := testutil.Must1[*Rule](t)(p.server.Drop(Match{
 				Hook: Input, Src: src, Dst: dst, DstPort: targets[0].Port(), FlagMask: SYN | ACK, Flags: SYN,
 			}))
 			if err := connect(targets[0], 100*time.Millisecond); !errors.Is(err, unix.EINPROGRESS) {
 				t.Errorf("connect to the dropped port: %v, want the timeout", err)
 			}
-			must(t, connect(targets[1], waitLimit))
-			if got := must1[uint64](t)(rule.Packets()); got == 0 {
+			testutil.Must(t, connect(targets[1], waitLimit))
+			if got := testutil.Must1[uint64](t)(rule.Packets()); got == 0 {
 				t.Error("the rule dropped nothing")
 			}
-			must(t, rule.Remove())
-			must(t, connect(targets[0], waitLimit))
+			testutil.Must(t, rule.Remove())
+			testutil.Must(t, connect(targets[0], waitLimit))
 		})
 	}
 	p := newPair(t)

@@ -13,40 +13,42 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 func TestLoadInAProcessOfItsOwn(t *testing.T) {
 	p := newPair(t)
-	sv := must1[*Process](t)(p.server.Spawn(t.Context(), Program{Comm: "srv with space", Server: &Server{}}))
+	sv := testutil.Must1[*Process](t)(p.server.Spawn(t.Context(), Program{Comm: "srv with space", Server: &Server{}}))
 	targets := (&Serving{addrs: sv.Addrs}).Targets(p.link.B.Addr4())
-	client := must1[*Process](t)(p.client.Spawn(t.Context(), Program{
+	client := testutil.Must1[*Process](t)(p.client.Spawn(t.Context(), Program{
 		Comm: "curl", Load: &Load{Targets: targets, Connections: 25, ClosesFirst: true},
 	}))
 	for proc, want := range map[*Process]string{sv: "srv with space", client: "curl"} {
-		comms := must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", proc.PID())))
+		comms := testutil.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", proc.PID())))
 		if len(comms) == 0 {
 			t.Errorf("process %d has no threads", proc.PID())
 		}
 		for _, path := range comms {
-			if got := strings.TrimSpace(string(must1[[]byte](t)(os.ReadFile(path)))); got != want {
+			if got := strings.TrimSpace(string(testutil.Must1[[]byte](t)(os.ReadFile(path)))); got != want {
 				t.Errorf("%s is %q, want %q", path, got, want)
 			}
 		}
 	}
-	if got := must1[uint64](t)(inodeOf(fmt.Sprintf("/proc/%d/ns/net", client.PID()))); got != p.client.Inode() {
+	if got := testutil.Must1[uint64](t)(inodeOf(fmt.Sprintf("/proc/%d/ns/net", client.PID()))); got != p.client.Inode() {
 		t.Errorf("the client runs in namespace %d, want %d", got, p.client.Inode())
 	}
 	if n := len(timeWaits(t, p.client)); n != 0 {
 		t.Errorf("%d connections were made before Go", n)
 	}
-	r := must1[Report](t)(client.Go(t.Context()))
+	r := testutil.Must1[Report](t)(client.Go(t.Context()))
 	if r.Result == nil || r.Result.Connected != 25 {
 		t.Errorf("report %+v, want 25 connected", r.Result)
 	}
 	if n := len(timeWaits(t, p.client)); n != 25 {
 		t.Errorf("%d in TIME_WAIT, want 25", n)
 	}
-	if r := must1[Report](t)(sv.Stop(t.Context())); r.Stats.Accepted != 25 {
+	if r := testutil.Must1[Report](t)(sv.Stop(t.Context())); r.Stats.Accepted != 25 {
 		t.Errorf("server accepted %d, want 25", r.Stats.Accepted)
 	}
 }
@@ -56,7 +58,7 @@ func TestReusePortInTwoProcesses(t *testing.T) {
 	var servers []*Process
 	port := uint16(0)
 	for i := range 2 {
-		sv := must1[*Process](t)(p.server.Spawn(t.Context(), Program{
+		sv := testutil.Must1[*Process](t)(p.server.Spawn(t.Context(), Program{
 			Comm: fmt.Sprintf("listener%d", i), Server: &Server{ReusePort: true, Port: port},
 		}))
 		port = sv.Addrs[0].Port()
@@ -66,7 +68,7 @@ func TestReusePortInTwoProcesses(t *testing.T) {
 	run(t, p.client, Load{Targets: targets, Connections: 200, Concurrency: 2, ClosesFirst: true})
 	sum := int64(0)
 	for _, sv := range servers {
-		r := must1[Report](t)(sv.Stop(t.Context()))
+		r := testutil.Must1[Report](t)(sv.Stop(t.Context()))
 		if r.Stats.Accepted == 0 {
 			t.Errorf("process %d accepted nothing", sv.PID())
 		}
@@ -80,10 +82,10 @@ func TestReusePortInTwoProcesses(t *testing.T) {
 func TestHandOver(t *testing.T) {
 	p := newPair(t)
 	sv := serve(t, p.server, Server{})
-	proc := must1[*Process](t)(p.client.Spawn(t.Context(), Program{Comm: "parent", HandOver: &HandOver{
+	proc := testutil.Must1[*Process](t)(p.client.Spawn(t.Context(), Program{Comm: "parent", HandOver: &HandOver{
 		Target: sv.Targets(p.link.B.Addr4())[0], ChildComm: "child",
 	}}))
-	r := must1[Report](t)(proc.Go(t.Context()))
+	r := testutil.Must1[Report](t)(proc.Go(t.Context()))
 	if r.ChildPID == 0 || r.ChildPID == proc.PID() || r.ChildPID == os.Getpid() {
 		t.Errorf("closed by %d, opened by %d", r.ChildPID, proc.PID())
 	}
@@ -118,14 +120,14 @@ func TestCommandsEndWithTheirContextAndTheLab(t *testing.T) {
 	for _, end := range []string{"context", "lab"} {
 		t.Run(end, func(t *testing.T) {
 			l := newLab(t)
-			h := must1[*Host](t)(l.Host("host"))
+			h := testutil.Must1[*Host](t)(l.Host("host"))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			proc := must1[*Process](t)(h.Spawn(ctx, Program{Comm: "endless", Server: &Server{}}))
+			proc := testutil.Must1[*Process](t)(h.Spawn(ctx, Program{Comm: "endless", Server: &Server{}}))
 			if end == "context" {
 				cancel()
 			} else {
-				must(t, l.Close())
+				testutil.Must(t, l.Close())
 			}
 			var exit *exec.ExitError
 			if err := proc.Wait(); !errors.As(err, &exit) {
@@ -161,12 +163,12 @@ func TestNothingIsLeftAfterSIGKILL(t *testing.T) {
 	cmd.Env = append(os.Environ(), killedEnv+"=1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	testutil.Must(t, err)
+	testutil.Must(t, cmd.Start())
 	var pid int
 	var inode uint64
 	_, err = fmt.Fscan(out, &pid, &inode)
-	must(t, errors.Join(err, cmd.Process.Kill()))
+	testutil.Must(t, errors.Join(err, cmd.Process.Kill()))
 	var exit *exec.ExitError
 	if err := cmd.Wait(); !errors.As(err, &exit) {
 		t.Fatalf("ended with %v, want by a signal", err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 func packetOf(t testing.TB, s RawSegment) []byte {
@@ -38,14 +40,14 @@ func TestParseSegment(t *testing.T) {
 			}
 			for _, b := range [][]byte{p, padded} {
 				got, err := parseSegment(b, len(b))
-				must(t, err)
+				testutil.Must(t, err)
 				if got != want {
 					t.Errorf("got  %+v\nwant %+v", got, want)
 				}
 			}
 			// Of a long segment the capture has the headers only.
 			got, err := parseSegment(p[:len(p)-3], len(p))
-			must(t, err)
+			testutil.Must(t, err)
 			if got != want {
 				t.Errorf("cut to the headers: got  %+v\nwant %+v", got, want)
 			}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 func TestTimeWaitsTellTuplesAndTimers(t *testing.T) {
@@ -21,11 +23,11 @@ func TestTimeWaitsTellTuplesAndTimers(t *testing.T) {
 				"IPv4-mapped": netip.AddrFrom16(p.link.B.Addr4().As16()),
 			}[family]
 			sv := serve(t, p.server, Server{})
-			c := must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(dst)[0]))
+			c := testutil.Must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(dst)[0]))
 			local := c.Local()
-			must(t, c.CloseWrite())
-			must(t, c.WaitEOF(waitLimit))
-			must(t, c.Close())
+			testutil.Must(t, c.CloseWrite())
+			testutil.Must(t, c.WaitEOF(waitLimit))
+			testutil.Must(t, c.Close())
 			tw := timeWaits(t, p.client)
 			if len(tw) != 1 {
 				t.Fatalf("%d sockets in TIME_WAIT, want 1: %+v", len(tw), tw)
@@ -45,8 +47,8 @@ func TestTimeWaitsTellTuplesAndTimers(t *testing.T) {
 func TestFinWait2Substate(t *testing.T) {
 	p := newPair(t)
 	sv := serve(t, p.server, Server{NeverAccept: true}) // so that no FIN comes back
-	c := must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(p.link.B.Addr4())[0]))
-	must(t, c.Close())
+	c := testutil.Must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(p.link.B.Addr4())[0]))
+	testutil.Must(t, c.Close())
 	eventually(t, "orphan in FIN_WAIT2 as a TIME_WAIT socket", func() bool {
 		tw := timeWaits(t, p.client)
 		return len(tw) == 1 && tw[0].State == FinWait2
@@ -56,19 +58,19 @@ func TestFinWait2Substate(t *testing.T) {
 func TestSocketsByState(t *testing.T) {
 	p := newPair(t)
 	sv := serve(t, p.server, Server{})
-	c := must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(p.link.B.Addr4())[0]))
-	established := must1[[]Socket](t)(p.client.Sockets(Established))
+	c := testutil.Must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(p.link.B.Addr4())[0]))
+	established := testutil.Must1[[]Socket](t)(p.client.Sockets(Established))
 	if len(established) != 1 || established[0].Local != c.Local() || established[0].TimeWait || established[0].Inode == 0 {
 		t.Errorf("established %+v, want the connection from %s", established, c.Local())
 	}
-	if l := must1[[]Socket](t)(p.server.Sockets(Listening)); len(l) != 1 || l[0].Local.Port() != sv.Addr().Port() {
+	if l := testutil.Must1[[]Socket](t)(p.server.Sockets(Listening)); len(l) != 1 || l[0].Local.Port() != sv.Addr().Port() {
 		t.Errorf("listening %+v, want one at %s", l, sv.Addr())
 	}
-	must(t, p.client.Destroy(established[0]))
+	testutil.Must(t, p.client.Destroy(established[0]))
 	if err := c.WaitEOF(waitLimit); !errors.Is(err, unix.ECONNABORTED) {
 		t.Errorf("read from a destroyed socket: %v, want ECONNABORTED", err)
 	}
-	must(t, c.Close())
+	testutil.Must(t, c.Close())
 }
 
 func TestKillTimeWaits(t *testing.T) {
@@ -81,7 +83,7 @@ func TestKillTimeWaits(t *testing.T) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skipf("this kernel does not destroy TIME_WAIT sockets: %v", err)
 	}
-	must(t, err)
+	testutil.Must(t, err)
 	if left := timeWaits(t, p.client); killed != 10 || len(left) != 0 {
 		t.Errorf("killed %d and left %d, want 10 and 0", killed, len(left))
 	}
@@ -107,7 +109,7 @@ func TestParseNetstat(t *testing.T) {
 				}
 				return
 			}
-			must(t, err)
+			testutil.Must(t, err)
 			if len(got) != len(tc.want) || len(got.Since(tc.want)) != 0 {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}

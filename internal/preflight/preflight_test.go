@@ -8,8 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -19,26 +17,10 @@ import (
 
 	"github.com/twscope/twscope/internal/kernel"
 	"github.com/twscope/twscope/internal/probe"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs, -update rewrites it (-want +got):\n%s", path, diff)
-	}
-}
 
 func text(t *testing.T, r Report, verbose bool) string {
 	t.Helper()
@@ -65,7 +47,7 @@ func TestTextGolden(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := text(t, Build(tt.in), tt.verbose)
-			golden(t, tt.name, got)
+			testutil.Golden(t, *update, tt.name, got)
 			for line := range strings.Lines(got) {
 				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > lineWidth {
 					t.Errorf("a line is %d columns wide: %s", n, line)
@@ -83,7 +65,7 @@ func TestJSONGolden(t *testing.T) {
 			if err := report.WriteJSON(&b); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, name, b.String())
+			testutil.Golden(t, *update, name, b.String())
 			dec := json.NewDecoder(&b)
 			dec.DisallowUnknownFields()
 			var back Report

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twscope/twscope/internal/lab"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // actorEnv makes the test binary play a part: the owner of sockets that is
@@ -141,14 +142,14 @@ func hire(t testing.TB, h *lab.Host, part string) *servant {
 	cmd := actor(part)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
-	must(t, err)
+	testutil.Must(t, err)
 	r, w, err := os.Pipe()
-	must(t, err)
+	testutil.Must(t, err)
 	cmd.Stdout = w
 	s := &servant{t: t, in: in, out: bufio.NewScanner(r)}
 	s.cmd, err = h.Exec(context.Background(), cmd)
-	must(t, err)
-	must(t, w.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, w.Close())
 	t.Cleanup(func() {
 		_ = in.Close()
 		_ = s.cmd.Wait() // the lab, which ends before, may have killed it
@@ -167,7 +168,7 @@ func (s *servant) order(verb, arg string) int {
 		s.t.Fatalf("the actor did not answer to %s %s: %v", verb, arg, s.out.Err())
 	}
 	pid, err := strconv.Atoi(s.out.Text())
-	must(s.t, err)
+	testutil.Must(s.t, err)
 	return pid
 }
 

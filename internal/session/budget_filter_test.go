@@ -18,8 +18,8 @@ import (
 func (p *party) chosen(t *testing.T, l lab.Load) *lab.Result {
 	t.Helper()
 	l.Targets, l.ClosesFirst = p.targets[:1], true
-	proc := must1[*lab.Process](t)(p.client.Spawn(t.Context(), lab.Program{Comm: "chosen", Load: &l}))
-	return must1[lab.Report](t)(proc.Go(t.Context())).Result
+	proc := testutil.Must1[*lab.Process](t)(p.client.Spawn(t.Context(), lab.Program{Comm: "chosen", Load: &l}))
+	return testutil.Must1[lab.Report](t)(proc.Go(t.Context())).Result
 }
 
 // says holds that something is said not to be known of a budget.

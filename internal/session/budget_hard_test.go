@@ -164,7 +164,7 @@ func sharedPorts(t *testing.T) play {
 func twoSources(t *testing.T) play {
 	const ports = 50
 	p := invite(t, "sources", ports, nil, lab.Server{})
-	must(t, p.a.AddAddr("10.0.0.9/24"))
+	testutil.Must(t, p.a.AddAddr("10.0.0.9/24"))
 	dial := lab.Dial{LocalAddr: netip.MustParseAddr("10.0.0.9"), NoPort: true}
 	return play{p, func(t *testing.T, _ *watcher) {
 		p.run(t, lab.Load{Connections: ports})

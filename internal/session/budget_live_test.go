@@ -33,10 +33,10 @@ func invite(t *testing.T, name string, ports int, sysctls map[string]string, s l
 	t.Helper()
 	p := &party{link: newLink(t, name), name: name}
 	p.ports(t, 20000, 20000+ports-1)
-	must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
-	must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
+	testutil.Must(t, p.client.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
+	testutil.Must(t, p.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
 	for name, value := range sysctls {
-		must(t, p.client.Sysctl("net.ipv4."+name, value))
+		testutil.Must(t, p.client.Sysctl("net.ipv4."+name, value))
 	}
 	p.serving = serve(t, p.server, s)
 	p.targets = p.serving.Targets(p.b.Addr4())
@@ -46,7 +46,7 @@ func invite(t *testing.T, name string, ports int, sysctls map[string]string, s l
 // ports sets the range that the client's connect() chooses from.
 func (p *party) ports(t testing.TB, low, high int) {
 	t.Helper()
-	must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprint(low, high)))
+	testutil.Must(t, p.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprint(low, high)))
 }
 
 // run makes connections that the client closes first, unless told otherwise.
@@ -56,7 +56,7 @@ func (p *party) run(t testing.TB, l lab.Load) *lab.Result {
 		l.Targets = p.targets
 	}
 	l.ClosesFirst = true
-	return must1[*lab.Result](t)(p.client.Run(t.Context(), l))
+	return testutil.Must1[*lab.Result](t)(p.client.Run(t.Context(), l))
 }
 
 // keep runs a load at a pace for a time.

@@ -28,9 +28,9 @@ const narrowPorts = 200
 func newNarrow(t *testing.T, clientReuse, serverTimestamps string, s lab.Server) *narrow {
 	t.Helper()
 	n := &narrow{link: newLink(t, "narrow")}
-	must(t, n.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("20000 %d", 20000+narrowPorts-1)))
-	must(t, n.client.Sysctl("net.ipv4.tcp_tw_reuse", clientReuse))
-	must(t, n.server.Sysctl("net.ipv4.tcp_timestamps", serverTimestamps))
+	testutil.Must(t, n.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("20000 %d", 20000+narrowPorts-1)))
+	testutil.Must(t, n.client.Sysctl("net.ipv4.tcp_tw_reuse", clientReuse))
+	testutil.Must(t, n.server.Sysctl("net.ipv4.tcp_timestamps", serverTimestamps))
 	s.Network = "tcp4"
 	n.target = serve(t, n.server, s).Targets(families(n.a, n.b)[0].dial)[0]
 	return n
@@ -49,7 +49,7 @@ func (n *narrow) watch(t *testing.T) *watcher {
 func (n *narrow) run(t *testing.T, l lab.Load) *lab.Result {
 	t.Helper()
 	l.Targets = []netip.AddrPort{n.target}
-	return must1[*lab.Result](t)(n.client.Run(t.Context(), l))
+	return testutil.Must1[*lab.Result](t)(n.client.Run(t.Context(), l))
 }
 
 // findings returns the findings of a log by code, in order.
@@ -135,13 +135,13 @@ func TestExhaustionIsExplained(t *testing.T) {
 func TestNoExhaustionWithReuse(t *testing.T) {
 	n := newNarrow(t, "1", "1", lab.Server{})
 	w := n.watch(t)
-	before := must1[lab.Counters](t)(n.client.Netstat())
+	before := testutil.Must1[lab.Counters](t)(n.client.Netstat())
 	// half of the ports a second: a TIME_WAIT socket can be taken over after one
 	res := n.run(t, lab.Load{Connections: 2 * narrowPorts, Rate: narrowPorts / 3, ClosesFirst: true})
 	if res.Connected != 2*narrowPorts {
 		t.Fatalf("%d connected, failed %v", res.Connected, res.Failed)
 	}
-	recycled := must1[lab.Counters](t)(n.client.Netstat()).Since(before)["TWRecycled"]
+	recycled := testutil.Must1[lab.Counters](t)(n.client.Netstat()).Since(before)["TWRecycled"]
 	l := w.stop()
 	if f := of[*event.Finding](l, nil); len(f) != 0 {
 		t.Errorf("finding %s: %s", f[0].Code, f[0].Summary)
@@ -168,12 +168,12 @@ func TestReuseForLoopbackOnly(t *testing.T) {
 // TestBudgetOfOpenConnections: ports are held by connections too.
 func TestBudgetOfOpenConnections(t *testing.T) {
 	n := newNarrow(t, "0", "1", lab.Server{})
-	early := must1[*lab.Conn](t)(n.client.Connect(lab.Dial{}, n.target)) // before the start
+	early := testutil.Must1[*lab.Conn](t)(n.client.Connect(lab.Dial{}, n.target)) // before the start
 	defer early.Close()
 	w := n.watch(t)
 	var open []*lab.Conn
 	for range narrowPorts - 1 {
-		c := must1[*lab.Conn](t)(n.client.Connect(lab.Dial{}, n.target))
+		c := testutil.Must1[*lab.Conn](t)(n.client.Connect(lab.Dial{}, n.target))
 		defer c.Close()
 		open = append(open, c)
 	}
@@ -184,7 +184,7 @@ func TestBudgetOfOpenConnections(t *testing.T) {
 	}
 	// the connections are listed when the record of the failure is read
 	w.eventually(func(l log) bool { return len(of[*event.ConnectFail](l, nil)) == 1 }, "the failure")
-	must(t, open[0].Close())
+	testutil.Must(t, open[0].Close())
 	w.eventually(func(l log) bool {
 		d := n.budget(l)
 		return d.InUse == narrowPorts-1 && d.TimeWait == 1
@@ -239,7 +239,7 @@ func TestKilledAreCountedAnew(t *testing.T) {
 	w := n.watch(t)
 	n.run(t, lab.Load{Connections: narrowPorts / 2, ClosesFirst: true})
 	w.eventually(func(l log) bool { return n.budget(l).TimeWait == narrowPorts/2 }, "the budget to count them")
-	killed := must1[int](t)(n.client.KillTimeWaits())
+	killed := testutil.Must1[int](t)(n.client.KillTimeWaits())
 	if killed != narrowPorts/2 {
 		t.Fatalf("%d killed", killed)
 	}
@@ -270,11 +270,11 @@ func TestBudgetFromBeforeTheStart(t *testing.T) {
 // TestBucketsOverflow: tcp_max_tw_buckets cuts TIME_WAIT short.
 func TestBucketsOverflow(t *testing.T) {
 	n := newNarrow(t, "0", "0", lab.Server{})
-	must(t, n.client.Sysctl("net.ipv4.tcp_max_tw_buckets", "20"))
+	testutil.Must(t, n.client.Sysctl("net.ipv4.tcp_max_tw_buckets", "20"))
 	w := n.watch(t)
-	before := must1[lab.Counters](t)(n.client.Netstat())
+	before := testutil.Must1[lab.Counters](t)(n.client.Netstat())
 	n.run(t, lab.Load{Connections: 100, ClosesFirst: true})
-	overflow := must1[lab.Counters](t)(n.client.Netstat()).Since(before)["TCPTimeWaitOverflow"]
+	overflow := testutil.Must1[lab.Counters](t)(n.client.Netstat()).Since(before)["TCPTimeWaitOverflow"]
 	w.eventually(func(l log) bool { return len(findings(l, "tw-bucket-overflow")) > 0 }, "a finding tw-bucket-overflow")
 	l := w.stop()
 	r := l.reconciled(t, n.client.Inode(), "TCPTimeWaitOverflow")

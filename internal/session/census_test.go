@@ -41,17 +41,17 @@ const (
 
 func newSolo(t *testing.T, l *lab.Lab, name, addr string, want event.Reusable, sysctls map[string]string) *solo {
 	t.Helper()
-	s := &solo{want: want, Host: must1[*lab.Host](t)(l.Host(name))}
-	must(t, s.AddLoopback(notLoopback+"/32"))
-	must(t, s.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprint(soloPort, soloPort)))
+	s := &solo{want: want, Host: testutil.Must1[*lab.Host](t)(l.Host(name))}
+	testutil.Must(t, s.AddLoopback(notLoopback+"/32"))
+	testutil.Must(t, s.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprint(soloPort, soloPort)))
 	for name, value := range sysctls {
-		must(t, s.Sysctl("net.ipv4."+name, value))
+		testutil.Must(t, s.Sysctl("net.ipv4."+name, value))
 	}
 	srv := lab.Server{Network: "tcp4", Port: 9000, NeverAccept: want == event.ReuseRefusedFinWait2}
-	must1[*lab.Serving](t)(s.Serve(srv))
+	testutil.Must1[*lab.Serving](t)(s.Serve(srv))
 	s.target = netip.AddrPortFrom(netip.MustParseAddr(addr), srv.Port)
 	if srv.NeverAccept {
-		intoFinWait2(t, s.Host, must1[*lab.Conn](t)(s.Connect(lab.Dial{}, s.target)))
+		intoFinWait2(t, s.Host, testutil.Must1[*lab.Conn](t)(s.Connect(lab.Dial{}, s.target)))
 	} else {
 		load(t, s.Host, closedBy(s.target, 1))
 	}
@@ -63,9 +63,9 @@ func newSolo(t *testing.T, l *lab.Lab, name, addr string, want event.Reusable, s
 // it busy.
 func intoFinWait2(t *testing.T, h *lab.Host, c *lab.Conn) {
 	t.Helper()
-	must(t, c.CloseWrite())
+	testutil.Must(t, c.CloseWrite())
 	eventuallyState(t, h, lab.FinWait2)
-	must(t, c.Close())
+	testutil.Must(t, c.Close())
 	eventuallyTW(t, h, 1)
 }
 
@@ -103,7 +103,7 @@ func (s *solo) check(t *testing.T, l log) {
 	c, err := s.Connect(lab.Dial{}, s.target)
 	switch {
 	case err == nil:
-		must(t, c.Close())
+		testutil.Must(t, c.Close())
 		if e.Reuse != event.ReusableNow {
 			t.Errorf("the kernel took it over, the census says %s", e.Reuse)
 		}
@@ -114,8 +114,8 @@ func (s *solo) check(t *testing.T, l log) {
 
 func newLab(t *testing.T, name string) *lab.Lab {
 	t.Helper()
-	l := must1[*lab.Lab](t)(lab.New(t.Context(), name, lab.Named()))
-	t.Cleanup(func() { must(t, l.Close()) })
+	l := testutil.Must1[*lab.Lab](t)(lab.New(t.Context(), name, lab.Named()))
+	t.Cleanup(func() { testutil.Must(t, l.Close()) })
 	return l
 }
 
@@ -180,7 +180,7 @@ func (w *watcher) eventually(cond func(log) bool, what string) {
 func whole(t testing.TB, path string) log {
 	t.Helper()
 	r, err := eventlog.OpenReader(path, eventlog.ReadOptions{})
-	must(t, err)
+	testutil.Must(t, err)
 	defer r.Close()
 	var l log
 	for ev, err := r.Next(t.Context()); err == nil; ev, err = r.Next(t.Context()) {
@@ -197,7 +197,7 @@ func (w *watcher) known(h *lab.Host) {
 	i := 500
 	w.eventually(func(l log) bool {
 		i++
-		must(w.t, h.Sysctl(name, strconv.Itoa(i)))
+		testutil.Must(w.t, h.Sysctl(name, strconv.Itoa(i)))
 		return len(of(l, func(e *event.SysctlChange) bool { return uint64(e.NetNS) == h.Inode() && e.Name == name })) > 0
 	}, "the namespace to be known")
 }
@@ -209,20 +209,20 @@ func TestNamespacesComeAndGo(t *testing.T) {
 	})
 	w.matrix(probe.TimeWait)
 	l := newLab(t, "late")
-	h := must1[*lab.Host](t)(l.Host("late"))
-	must(t, h.AddLoopback(addr+"/32"))
-	target := netip.AddrPortFrom(netip.MustParseAddr(addr), must1[*lab.Serving](t)(h.Serve(lab.Server{Network: "tcp4"})).Addr().Port())
+	h := testutil.Must1[*lab.Host](t)(l.Host("late"))
+	testutil.Must(t, h.AddLoopback(addr+"/32"))
+	target := netip.AddrPortFrom(netip.MustParseAddr(addr), testutil.Must1[*lab.Serving](t)(h.Serve(lab.Server{Network: "tcp4"})).Addr().Port())
 	load(t, h, closedBy(target, 5))
 	w.known(h)
 	load(t, h, closedBy(target, 5))
-	must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
-	must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
+	testutil.Must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0"))
+	testutil.Must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
 	w.eventually(func(l log) bool {
 		return len(of(l, func(e *event.SysctlChange) bool {
 			return uint64(e.NetNS) == h.Inode() && e.Name == "net.ipv4.tcp_tw_reuse" && e.New == "1"
 		})) == 1
 	}, "a sysctl_change event")
-	must(t, l.Close())
+	testutil.Must(t, l.Close())
 	events := w.stop()
 	if n := len(timeWaitsOf(events, h)); n != 10 {
 		t.Errorf("%d time_wait events, want 10", n)

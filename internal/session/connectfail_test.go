@@ -15,6 +15,7 @@ import (
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // exhaustion is a client that makes more connections than it has ports, to a
@@ -38,9 +39,9 @@ func newExhaustion(t *testing.T, name string, which int, mptcp bool, ports int) 
 		low: 20000, high: 20000 + ports - 1, ports: ports, connects: ports + ports/2,
 	}
 	x.family = families(x.a, x.b)[which]
-	must(t, x.link.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", x.low, x.high)))
-	must(t, x.link.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")) // inert: the server has no timestamps
-	must(t, x.link.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
+	testutil.Must(t, x.link.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", x.low, x.high)))
+	testutil.Must(t, x.link.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")) // inert: the server has no timestamps
+	testutil.Must(t, x.link.server.Sysctl("net.ipv4.tcp_timestamps", "0"))
 	sv := serve(t, x.link.server, lab.Server{MPTCP: mptcp})
 	if sv == nil {
 		return nil
@@ -69,10 +70,10 @@ func TestPortsRunOut(t *testing.T) {
 	w.matrix(probe.TimeWait)
 	w.matrix(probe.ConnectFail)
 	for _, x := range cases {
-		x.load = must1[*lab.Result](t)(x.link.client.Run(t.Context(), lab.Load{
+		x.load = testutil.Must1[*lab.Result](t)(x.link.client.Run(t.Context(), lab.Load{
 			Targets: []netip.AddrPort{x.target}, Connections: x.connects, ClosesFirst: true,
 		}))
-		x.left = must1[[]lab.Socket](t)(x.link.client.TimeWaits())
+		x.left = testutil.Must1[[]lab.Socket](t)(x.link.client.TimeWaits())
 	}
 	l := w.stop()
 	deaths := countsDeaths(t)

@@ -31,29 +31,29 @@ const endPort = 9000
 func newEnding(t *testing.T, l *lab.Lab, name string, s lab.Server, sysctls map[string]string) *ending {
 	t.Helper()
 	e := &ending{
-		Host:   must1[*lab.Host](t)(l.Host(name)),
+		Host:   testutil.Must1[*lab.Host](t)(l.Host(name)),
 		target: netip.AddrPortFrom(netip.MustParseAddr(loopback), endPort),
 	}
 	for name, value := range sysctls {
-		must(t, e.Sysctl("net.ipv4."+name, value))
+		testutil.Must(t, e.Sysctl("net.ipv4."+name, value))
 	}
 	s.Network, s.Port = "tcp4", endPort
-	must1[*lab.Serving](t)(e.Serve(s))
+	testutil.Must1[*lab.Serving](t)(e.Serve(s))
 	return e
 }
 
 // from connects from a port, once.
 func (e *ending) from(t *testing.T, port uint16) *lab.Conn {
 	t.Helper()
-	return must1[*lab.Conn](t)(e.Connect(lab.Dial{LocalPort: port}, e.target))
+	return testutil.Must1[*lab.Conn](t)(e.Connect(lab.Dial{LocalPort: port}, e.target))
 }
 
 // closeFirst closes a connection first, and waits until it is in TIME_WAIT.
 func (e *ending) closeFirst(t *testing.T, c *lab.Conn) {
 	t.Helper()
-	must(t, c.CloseWrite())
-	must(t, c.WaitEOF(deadline))
-	must(t, c.Close())
+	testutil.Must(t, c.CloseWrite())
+	testutil.Must(t, c.WaitEOF(deadline))
+	testutil.Must(t, c.Close())
 }
 
 func (e *ending) ends(l log) []*event.TimeWaitEnd {
@@ -119,20 +119,20 @@ func TestReuse(t *testing.T) {
 	})
 	// an explicit port takes over whatever tcp_tw_reuse says
 	bound := newEnding(t, l, "bound", lab.Server{}, map[string]string{"tcp_tw_reuse": "0"})
-	before := must1[lab.Counters](t)(many.Netstat())
+	before := testutil.Must1[lab.Counters](t)(many.Netstat())
 	w := watchEnds(t, many, bound)
 	load(t, many.Host, closedBy(many.target, n))
 	testutil.Eventually(t, deadline, func() bool {
 		tw := eventuallyTW(t, many.Host, n)
 		return !slices.ContainsFunc(tw, func(s lab.Socket) bool { return s.Remaining > 58*time.Second })
 	}, "the sockets to be old enough")
-	must(t, many.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
+	testutil.Must(t, many.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
 	taker := program(t, many.Host, "taker", closedBy(many.target, n))
 	bound.closeFirst(t, bound.from(t, 20000))
 	bound.closeFirst(t, bound.from(t, 20000))
 	events := w.stop()
 
-	recycled := must1[lab.Counters](t)(many.Netstat()).Since(before)["TWRecycled"]
+	recycled := testutil.Must1[lab.Counters](t)(many.Netstat()).Since(before)["TWRecycled"]
 	if got := len(many.reuses(events)); got != n || recycled != n {
 		t.Errorf("%d tw_reuse, the kernel counts %d, want %d", got, recycled, n)
 	}
@@ -190,16 +190,16 @@ func TestEnds(t *testing.T) {
 // number: the one behind the peer's FIN.
 func (e *ending) kill(t *testing.T) {
 	t.Helper()
-	c := must1[*lab.Capture](t)(e.CaptureLoopback())
+	c := testutil.Must1[*lab.Capture](t)(e.CaptureLoopback())
 	e.closeFirst(t, e.from(t, 20000))
 	eventuallyTW(t, e.Host, 1)
-	seen := must1[lab.Captured](t)(c.Finish())
+	seen := testutil.Must1[lab.Captured](t)(c.Finish())
 	i := slices.IndexFunc(seen.Segments, func(s lab.Segment) bool { return s.Src == e.target && s.Has(lab.FIN) })
 	if i < 0 {
 		t.Fatalf("no FIN of the server in %d segments", len(seen.Segments))
 	}
 	fin := seen.Segments[i]
-	must(t, e.SendSegment(lab.RawSegment{Src: fin.Src, Dst: fin.Dst, Flags: lab.RST, Seq: fin.Seq + uint32(fin.Len) + 1}))
+	testutil.Must(t, e.SendSegment(lab.RawSegment{Src: fin.Src, Dst: fin.Dst, Flags: lab.RST, Seq: fin.Seq + uint32(fin.Len) + 1}))
 	eventuallyTW(t, e.Host, 0)
 }
 
@@ -209,8 +209,8 @@ func (e *ending) acceptInPlace(t *testing.T) {
 	t.Helper()
 	for range 2 {
 		c := e.from(t, 20000)
-		must(t, c.WaitEOF(deadline))
-		must(t, c.Close())
+		testutil.Must(t, c.WaitEOF(deadline))
+		testutil.Must(t, c.Close())
 		eventuallyTW(t, e.Host, 1)
 	}
 }

@@ -45,7 +45,7 @@ func TestLogTakenAway(t *testing.T) {
 			w := watch(t, only(client))
 			load(t, client, closedBy(target, 20))
 			w.eventually(func(l log) bool { return len(timeWaitsOf(l, client)) == 20 }, "the first lines to be written")
-			must(t, take(w.path))
+			testutil.Must(t, take(w.path))
 			testutil.Eventually(t, deadline, func() bool {
 				info, err := os.Stat(w.path)
 				return err == nil && info.Size() > 0
@@ -90,8 +90,8 @@ func TestHangup(t *testing.T) {
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
+	testutil.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { testutil.Must(t, unix.Unmount(dir, 0)) })
 	return dir
 }
 
@@ -118,7 +118,7 @@ func TestDiskFull(t *testing.T) {
 		more(200)
 	}
 	written := len(timeWaitsOf(whole(t, w.path), client))
-	must(t, os.Remove(ballast))
+	testutil.Must(t, os.Remove(ballast))
 	w.eventually(func(l log) bool { return len(timeWaitsOf(l, client)) > written }, "lines to be written again")
 	more(50)
 	l := w.stop()
@@ -203,7 +203,7 @@ func TestClockStep(t *testing.T) {
 	})
 	step := func(d time.Duration) {
 		now := unix.NsecToTimespec(time.Now().Add(d).UnixNano())
-		must(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
+		testutil.Must(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
 	}
 	stepped := func(want time.Duration) {
 		w.eventually(func(l log) bool {

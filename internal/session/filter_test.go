@@ -58,9 +58,9 @@ func prefix(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePref
 
 func TestFilterByAddress(t *testing.T) {
 	client, server := pair(t)
-	a := must1[*lab.Serving](t)(server.Serve(lab.Server{})).Addr().Port()
-	b := must1[*lab.Serving](t)(server.Serve(lab.Server{})).Addr().Port()
-	first := must1[*lab.Serving](t)(server.Serve(lab.Server{ClosesFirst: true})).Addr().Port()
+	a := testutil.Must1[*lab.Serving](t)(server.Serve(lab.Server{})).Addr().Port()
+	b := testutil.Must1[*lab.Serving](t)(server.Serve(lab.Server{})).Addr().Port()
+	first := testutil.Must1[*lab.Serving](t)(server.Serve(lab.Server{ClosesFirst: true})).Addr().Port()
 	six := netip.MustParseAddr("fd00::2")
 	connect := func() {
 		for _, target := range []netip.AddrPort{
@@ -103,7 +103,7 @@ func TestFilterByAddress(t *testing.T) {
 		"netns and dst": {probe.Filters{NetNS: onlyServer, Remote: []probe.Endpoint{endpoint("10.0.0.2/32", 0)}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := must1[lab.Counters](t)(client.Netstat())
+			before := testutil.Must1[lab.Counters](t)(client.Netstat())
 			w := watch(t, func(o *session.Options) {
 				o.Kinds, o.Filters = session.DefaultKinds(), tt.filters
 				if len(o.Filters.NetNS) == 0 {
@@ -150,7 +150,7 @@ func TestFilterOfCensus(t *testing.T) {
 func wantTW(t testing.TB, l log, h *lab.Host, before lab.Counters, n int64) {
 	t.Helper()
 	r := l.reconciled(t, h.Inode(), "TW")
-	now := must1[lab.Counters](t)(h.Netstat()).Since(before)
+	now := testutil.Must1[lab.Counters](t)(h.Netstat()).Since(before)
 	if r.TWScope != n {
 		t.Errorf("%+v, want %d", r, n)
 	}
@@ -192,11 +192,11 @@ func TestFilterByProcess(t *testing.T) {
 	family := hire(t, s.client, "parent")
 	child := family.connect(sinkhole(t, s.server)) // it is there before the session
 	tree, err := kernel.ProcessTree(os.DirFS("/"), uint32(family.cmd.PID()))
-	must(t, err)
+	testutil.Must(t, err)
 	if !slices.Contains(tree, uint32(child)) {
 		t.Fatalf("%d is not in the family %d", child, tree)
 	}
-	before := must1[lab.Counters](t)(s.client.Netstat())
+	before := testutil.Must1[lab.Counters](t)(s.client.Netstat())
 	w := s.watch(t, probe.Filters{PIDs: append(tree, uint32(os.Getpid()))})
 	w.matrix(probe.Owner)
 	family.connect(s.targets["child"])
@@ -259,7 +259,7 @@ func TestFilterByComm(t *testing.T) {
 func cgroup(t *testing.T, parent string) string {
 	t.Helper()
 	dir := filepath.Join(parent, fmt.Sprintf("twscope-test-%d", os.Getpid()))
-	must(t, os.Mkdir(dir, 0o755))
+	testutil.Must(t, os.Mkdir(dir, 0o755))
 	t.Cleanup(func() {
 		testutil.Eventually(t, deadline, func() bool { return os.Remove(dir) == nil }, "%s to be empty", dir)
 	})
@@ -268,18 +268,18 @@ func cgroup(t *testing.T, parent string) string {
 
 func enter(t *testing.T, dir string, pid int) {
 	t.Helper()
-	must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, pid), 0))
+	testutil.Must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, pid), 0))
 }
 
 func TestFilterByCgroup(t *testing.T) {
 	testutil.Root(t)
 	facts, err := kernel.Local()
-	must(t, err)
+	testutil.Must(t, err)
 	testutil.SkipUnless(t, facts.Cgroup2 != "", "no cgroup v2 hierarchy is mounted")
 	top := cgroup(t, facts.Cgroup2)
 	s := newScene(t, "top", "below", "beside", "outside")
 	id, level, err := kernel.NewCgroups(facts.Cgroup2).ID(top)
-	must(t, err)
+	testutil.Must(t, err)
 	w := s.watch(t, probe.Filters{Cgroups: []probe.Cgroup{{ID: id, Level: level}}})
 	w.matrix(probe.Owner)
 	p := hire(t, s.client, "obey")

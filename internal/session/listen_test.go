@@ -45,8 +45,8 @@ func newCrowd(t *testing.T, name string, s lab.Server, idle bool) *crowd {
 	}
 	c.addr = netip.AddrPortFrom(at, c.full.Addr().Port())
 	// the client would end with RST what it has not asked for
-	must1[*lab.Rule](t)(c.client.Drop(lab.Match{Hook: lab.Output, FlagMask: lab.RST, Flags: lab.RST}))
-	c.before = must1[lab.Counters](t)(c.server.Netstat())
+	testutil.Must1[*lab.Rule](t)(c.client.Drop(lab.Match{Hook: lab.Output, FlagMask: lab.RST, Flags: lab.RST}))
+	c.before = testutil.Must1[lab.Counters](t)(c.server.Netstat())
 	return c
 }
 
@@ -54,7 +54,7 @@ func newCrowd(t *testing.T, name string, s lab.Server, idle bool) *crowd {
 func (c *crowd) fill(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		conn := must1[*lab.Conn](t)(c.client.Connect(lab.Dial{}, c.addr))
+		conn := testutil.Must1[*lab.Conn](t)(c.client.Connect(lab.Dial{}, c.addr))
 		t.Cleanup(func() { conn.Close() })
 	}
 }
@@ -66,7 +66,7 @@ func (c *crowd) syns(t *testing.T, n int, counter string, counted uint64) {
 	before := c.grown(t)[counter]
 	for range n {
 		c.sent++
-		must(t, c.client.SendSegment(lab.RawSegment{
+		testutil.Must(t, c.client.SendSegment(lab.RawSegment{
 			Src: netip.AddrPortFrom(c.from, uint16(1000+c.sent)), Dst: c.addr, Flags: lab.SYN, Seq: 1,
 		}))
 	}
@@ -76,7 +76,7 @@ func (c *crowd) syns(t *testing.T, n int, counter string, counted uint64) {
 
 func (c *crowd) grown(t *testing.T) lab.Counters {
 	t.Helper()
-	return must1[lab.Counters](t)(c.server.Netstat()).Since(c.before)
+	return testutil.Must1[lab.Counters](t)(c.server.Netstat()).Since(c.before)
 }
 
 // dropSum is what listen_drop events tell together.
@@ -178,9 +178,9 @@ func TestListenDropSYNQueue(t *testing.T) {
 		"cookies": {1, backlog, false}, "whose cookies": {1, backlog, true}, "always cookies": {2, backlog, false},
 	} {
 		crowds[name] = newCrowd(t, "syns"+strconv.Itoa(len(crowds)), lab.Server{Backlog: c.backlog}, c.idle)
-		must(t, crowds[name].server.Sysctl("net.ipv4.tcp_syncookies", strconv.Itoa(c.cookies)))
+		testutil.Must(t, crowds[name].server.Sysctl("net.ipv4.tcp_syncookies", strconv.Itoa(c.cookies)))
 	}
-	must(t, crowds["last quarter"].server.Sysctl("net.ipv4.tcp_max_syn_backlog", strconv.Itoa(backlog)))
+	testutil.Must(t, crowds["last quarter"].server.Sysctl("net.ipv4.tcp_max_syn_backlog", strconv.Itoa(backlog)))
 	crowds["no route"].from = netip.MustParseAddr("192.0.2.1")
 	w := watch(t, nil)
 	for name, c := range crowds {
@@ -259,7 +259,7 @@ func TestListenDropBefore(t *testing.T) {
 		c.syns(t, before, "ListenDrops", before)
 	}
 	for _, c := range []*crowd{more, calm} {
-		c.before = must1[lab.Counters](t)(c.server.Netstat())
+		c.before = testutil.Must1[lab.Counters](t)(c.server.Netstat())
 	}
 	w := watch(t, nil)
 	more.syns(t, after, "ListenDrops", after)

@@ -13,6 +13,7 @@ import (
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // natRow is one way to share an address. The truth about each SYN is which
@@ -55,11 +56,11 @@ func (r *natRow) setUp(t *testing.T, number int) {
 	r.natted = makeNATted(t, fmt.Sprintf("row%d", number), 0, r.clients,
 		lab.MasqOptions{PortLow: 20000, PortHigh: 20000 + rowPorts - 1, FullyRandom: r.random})
 	for i, c := range r.natted.clients {
-		must(t, c.Sysctl("net.ipv4.tcp_timestamps", r.timestamps))
+		testutil.Must(t, c.Sysctl("net.ipv4.tcp_timestamps", r.timestamps))
 		if r.timestamps == "2" {
-			must(t, r.server.Sysctl("net.ipv4.tcp_timestamps", "2"))
+			testutil.Must(t, r.server.Sysctl("net.ipv4.tcp_timestamps", "2"))
 		}
-		r.captures = append(r.captures, must1[*lab.Capture](t)(r.inner[i].A.Capture()))
+		r.captures = append(r.captures, testutil.Must1[*lab.Capture](t)(r.inner[i].A.Capture()))
 	}
 }
 
@@ -83,11 +84,11 @@ func (r *natRow) load(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	got := must1[lab.Captured](t)(r.capture.Finish())
-	r.segments, r.after = got.Segments, must1[lab.Counters](t)(r.server.Netstat())
+	got := testutil.Must1[lab.Captured](t)(r.capture.Finish())
+	r.segments, r.after = got.Segments, testutil.Must1[lab.Counters](t)(r.server.Netstat())
 	r.senders = map[synID]netip.AddrPort{}
 	for _, c := range r.captures {
-		inner := must1[lab.Captured](t)(c.Finish())
+		inner := testutil.Must1[lab.Captured](t)(c.Finish())
 		if inner.Lost != 0 || got.Lost != 0 {
 			t.Fatalf("%s: the captures lost %d and %d packets", r.name, inner.Lost, got.Lost)
 		}

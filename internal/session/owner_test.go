@@ -56,7 +56,7 @@ func (o owned) check(t *testing.T, l log) {
 func ownComm(t testing.TB) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/comm")
-	must(t, err)
+	testutil.Must(t, err)
 	return strings.TrimSuffix(string(b), "\n")
 }
 
@@ -64,7 +64,7 @@ func ownComm(t testing.TB) string {
 func sinkhole(t testing.TB, h *lab.Host) netip.AddrPort {
 	t.Helper()
 	srv, err := h.Serve(lab.Server{Network: "tcp4"})
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(srv.Stop)
 	return netip.AddrPortFrom(serverAddr, srv.Addr().Port())
 }
@@ -73,9 +73,9 @@ func sinkhole(t testing.TB, h *lab.Host) netip.AddrPort {
 func program(t testing.TB, h *lab.Host, comm string, l lab.Load) int {
 	t.Helper()
 	p, err := h.Spawn(t.Context(), lab.Program{Comm: comm, Load: &l})
-	must(t, err)
+	testutil.Must(t, err)
 	r, err := p.Go(t.Context())
-	must(t, err)
+	testutil.Must(t, err)
 	if r.Result.Connected != l.Connections {
 		t.Fatalf("%s: %+v", comm, r.Result)
 	}
@@ -86,7 +86,7 @@ func program(t testing.TB, h *lab.Host, comm string, l lab.Load) int {
 func spawnServer(t testing.TB, h *lab.Host, comm string, s lab.Server) (*lab.Process, netip.AddrPort) {
 	t.Helper()
 	p, err := h.Spawn(t.Context(), lab.Program{Comm: comm, Server: &s})
-	must(t, err)
+	testutil.Must(t, err)
 	return p, netip.AddrPortFrom(serverAddr, p.Addrs[0].Port())
 }
 
@@ -94,7 +94,7 @@ func spawnServer(t testing.TB, h *lab.Host, comm string, s lab.Server) (*lab.Pro
 func load(t testing.TB, h *lab.Host, l lab.Load) {
 	t.Helper()
 	r, err := h.Run(t.Context(), l)
-	must(t, err)
+	testutil.Must(t, err)
 	if r.Connected != l.Connections {
 		t.Fatalf("%d of %d connected: %v", r.Connected, l.Connections, r.Failed)
 	}
@@ -116,7 +116,7 @@ func closedBy(target netip.AddrPort, n int) lab.Load {
 func kernelHas(t testing.TB, function string) bool {
 	t.Helper()
 	spec, err := btf.LoadKernelSpec()
-	must(t, err)
+	testutil.Must(t, err)
 	return kernel.NewBTF(spec).HasFunc(function)
 }
 
@@ -136,13 +136,13 @@ func TestOwnerOfConnect(t *testing.T) {
 	p, err := client.Spawn(t.Context(), lab.Program{
 		Comm: "opener", HandOver: &lab.HandOver{Target: target, ChildComm: "closer"},
 	})
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = p.Go(t.Context())
-	must(t, err)
+	testutil.Must(t, err)
 	cases["passed over fork, closed by the child"] = mine(target, 1, p.PID(), "opener")
 
 	target = sinkhole(t, server)
-	must(t, client.Do(func() error {
+	testutil.Must(t, client.Do(func() error {
 		if err := os.WriteFile("/proc/thread-self/comm", []byte("a thread"), 0); err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func TestOwnerOfURingConnect(t *testing.T) {
 	client, server := pair(t)
 	target := sinkhole(t, server)
 	if c, err := client.Connect(lab.Dial{Via: lab.ViaURing}, target); err == nil {
-		must(t, c.Close())
+		testutil.Must(t, c.Close())
 	} else {
 		testutil.SkipUnless(t, !lab.URingUnavailable(err), err.Error())
 		t.Fatal(err)
@@ -244,19 +244,19 @@ func TestOwnerOfAccept(t *testing.T) {
 func prefork(t *testing.T, server *lab.Host, connect func(netip.AddrPort)) netip.AddrPort {
 	t.Helper()
 	ln, err := server.Listen(t.Context(), netip.AddrPortFrom(serverAddr, 0))
-	must(t, err)
+	testutil.Must(t, err)
 	defer ln.Close()
 	f, err := ln.(*net.TCPListener).File()
-	must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
-	must(t, unix.SetNonblock(int(f.Fd()), false))
+	testutil.Must(t, unix.SetNonblock(int(f.Fd()), false))
 	cmd := actor("accept", "4")
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{f}, os.Stderr
 	child, err := server.Exec(t.Context(), cmd)
-	must(t, err)
+	testutil.Must(t, err)
 	target := ln.Addr().(*net.TCPAddr).AddrPort()
 	connect(target)
-	must(t, child.Wait())
+	testutil.Must(t, child.Wait())
 	return target
 }
 
@@ -265,19 +265,19 @@ func prefork(t *testing.T, server *lab.Host, connect func(netip.AddrPort)) netip
 func outliveListener(t *testing.T, client, server *lab.Host) netip.AddrPort {
 	t.Helper()
 	ln, err := server.Listen(t.Context(), netip.AddrPortFrom(serverAddr, 0))
-	must(t, err)
+	testutil.Must(t, err)
 	target := ln.Addr().(*net.TCPAddr).AddrPort()
 	far, err := client.Connect(lab.Dial{}, target)
-	must(t, err)
+	testutil.Must(t, err)
 	near, err := ln.Accept()
-	must(t, err)
-	must(t, ln.Close())
-	must(t, near.(*net.TCPConn).CloseWrite())
-	must(t, far.WaitEOF(deadline))
-	must(t, far.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, ln.Close())
+	testutil.Must(t, near.(*net.TCPConn).CloseWrite())
+	testutil.Must(t, far.WaitEOF(deadline))
+	testutil.Must(t, far.Close())
 	_, err = io.Copy(io.Discard, near)
-	must(t, err)
-	must(t, near.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, near.Close())
 	return target
 }
 
@@ -294,7 +294,7 @@ func TestOwnerOfReusePort(t *testing.T) {
 	accepted := map[uint32]int64{}
 	for _, p := range []*lab.Process{one, two} {
 		r, err := p.Stop(t.Context())
-		must(t, err)
+		testutil.Must(t, err)
 		accepted[uint32(p.PID())] = r.Stats.Accepted
 	}
 	if !w.knowsListener() {
@@ -332,7 +332,7 @@ func TestOwnerFromBeforeTheStart(t *testing.T) {
 	client, server := pair(t)
 	target := sinkhole(t, server)
 	open, err := client.Connect(lab.Dial{}, target)
-	must(t, err)
+	testutil.Must(t, err)
 	p, old := spawnServer(t, server, "veteran", lab.Server{Network: "tcp4", ClosesFirst: true})
 	testutil.Eventually(t, deadline, func() bool {
 		s, err := server.Sockets(lab.Established)
@@ -340,9 +340,9 @@ func TestOwnerFromBeforeTheStart(t *testing.T) {
 	}, "the connection to be accepted")
 	w := watch(t, only(client, server))
 	w.matrix(probe.Census)
-	must(t, open.CloseWrite())
-	must(t, open.WaitEOF(deadline))
-	must(t, open.Close())
+	testutil.Must(t, open.CloseWrite())
+	testutil.Must(t, open.WaitEOF(deadline))
+	testutil.Must(t, open.Close())
 	load(t, client, to(old, 3))
 	l := w.stop()
 	owned{

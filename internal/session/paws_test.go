@@ -49,24 +49,24 @@ func newNATted(t *testing.T, name string, which int) *natted {
 
 func makeNATted(t *testing.T, name string, which, clients int, masq lab.MasqOptions) *natted {
 	t.Helper()
-	l := must1[*lab.Lab](t)(lab.New(t.Context(), "nat-"+name, lab.Named()))
-	t.Cleanup(func() { must(t, l.Close()) })
+	l := testutil.Must1[*lab.Lab](t)(lab.New(t.Context(), "nat-"+name, lab.Named()))
+	t.Cleanup(func() { testutil.Must(t, l.Close()) })
 	names := []string{"gw", "server"}
 	for i := range clients {
 		names = append(names, fmt.Sprintf("client%d", i))
 	}
-	hosts := must1[[]*lab.Host](t)(l.Hosts(names...))
+	hosts := testutil.Must1[[]*lab.Host](t)(l.Hosts(names...))
 	gw := hosts[0]
 	n := &natted{name: name, server: hosts[1], clients: hosts[2:]}
-	n.outer = must1[*lab.Link](t)(l.Link(t.Context(), gw, n.server, "10.9.0.0/24", "fd00:9::/64"))
-	must(t, gw.Forward())
-	must(t, gw.Masquerade(&n.outer.A, masq))
-	must(t, gw.ConntrackTimeWait(time.Second))
+	n.outer = testutil.Must1[*lab.Link](t)(l.Link(t.Context(), gw, n.server, "10.9.0.0/24", "fd00:9::/64"))
+	testutil.Must(t, gw.Forward())
+	testutil.Must(t, gw.Masquerade(&n.outer.A, masq))
+	testutil.Must(t, gw.ConntrackTimeWait(time.Second))
 	for i, c := range n.clients {
-		inner := must1[*lab.Link](t)(l.Link(t.Context(), c, gw,
+		inner := testutil.Must1[*lab.Link](t)(l.Link(t.Context(), c, gw,
 			fmt.Sprintf("10.0.%d.0/24", i), fmt.Sprintf("fd00:a%d::/64", i)))
-		must(t, c.Route("0.0.0.0/0", inner.B.Addr4()))
-		must(t, c.Route("::/0", inner.B.Addr6()))
+		testutil.Must(t, c.Route("0.0.0.0/0", inner.B.Addr4()))
+		testutil.Must(t, c.Route("::/0", inner.B.Addr6()))
 		n.inner = append(n.inner, inner)
 	}
 	f := families(&n.outer.A, &n.outer.B)[which]
@@ -76,8 +76,8 @@ func makeNATted(t *testing.T, name string, which, clients int, masq lab.MasqOpti
 	}
 	sv := serve(t, n.server, lab.Server{ClosesFirst: true, Network: network, MPTCP: f.name == "mapped" && hasMPTCP()})
 	n.target = netip.AddrPortFrom(f.server, sv.Addr().Port())
-	n.capture = must1[*lab.Capture](t)(n.outer.B.Capture())
-	n.before = must1[lab.Counters](t)(n.server.Netstat())
+	n.capture = testutil.Must1[*lab.Capture](t)(n.outer.B.Capture())
+	n.before = testutil.Must1[lab.Counters](t)(n.server.Netstat())
 	return n
 }
 
@@ -96,12 +96,12 @@ func (n *natted) run(t *testing.T, connections int) {
 		})
 	}
 	wg.Wait()
-	got := must1[lab.Captured](t)(n.capture.Finish())
+	got := testutil.Must1[lab.Captured](t)(n.capture.Finish())
 	if got.Lost != 0 {
 		t.Fatalf("the capture lost %d packets", got.Lost)
 	}
 	n.segments = got.Segments
-	n.after = must1[lab.Counters](t)(n.server.Netstat())
+	n.after = testutil.Must1[lab.Counters](t)(n.server.Netstat())
 }
 
 // refusal is a SYN that the server refused as an old duplicate.
@@ -300,8 +300,8 @@ type places struct {
 func newPlaces(t *testing.T) *places {
 	t.Helper()
 	p := &places{link: newLink(t, "places"), estab: "PAWSEstab"}
-	p.capture = must1[*lab.Capture](t)(p.b.Capture())
-	p.has = must1[lab.Counters](t)(p.server.Netstat())
+	p.capture = testutil.Must1[*lab.Capture](t)(p.b.Capture())
+	p.has = testutil.Must1[lab.Counters](t)(p.server.Netstat())
 	p.tw, _ = pawsInTimeWait(p.has)
 	p.muted = p.mute(t)
 	return p
@@ -310,31 +310,31 @@ func newPlaces(t *testing.T) *places {
 // mute keeps the client from ending the server's sockets by answering the ACKs
 // to forged segments.
 func (p *places) mute(t *testing.T) *lab.Rule {
-	return must1[*lab.Rule](t)(p.client.Drop(lab.Match{Hook: lab.Output, FlagMask: lab.RST, Flags: lab.RST}))
+	return testutil.Must1[*lab.Rule](t)(p.client.Drop(lab.Match{Hook: lab.Output, FlagMask: lab.RST, Flags: lab.RST}))
 }
 
 func (p *places) wait(t *testing.T, match func(*lab.Segment) bool) lab.Segment {
 	t.Helper()
-	return must1[lab.Segment](t)(p.capture.Wait(deadline, match))
+	return testutil.Must1[lab.Segment](t)(p.capture.Wait(deadline, match))
 }
 
 // forge sends a segment to a host and waits until it has counted a reject.
 func (p *places) forge(t *testing.T, from, to *lab.Host, s lab.RawSegment, o probe.Observation, r reject) {
 	t.Helper()
-	before := must1[lab.Counters](t)(to.Netstat())[r.Counter]
-	must(t, from.SendSegment(s))
+	before := testutil.Must1[lab.Counters](t)(to.Netstat())[r.Counter]
+	testutil.Must(t, from.SendSegment(s))
 	testutil.Eventually(t, deadline, func() bool {
-		return must1[lab.Counters](t)(to.Netstat())[r.Counter] == before+1
+		return testutil.Must1[lab.Counters](t)(to.Netstat())[r.Counter] == before+1
 	}, "one more %s for %+v", r.Counter, r)
 	p.want, p.by = append(p.want, r), append(p.by, o)
 }
 
 // timeWait: the rate limit is for segments without data or FIN.
 func (p *places) timeWait(t *testing.T) {
-	before := must1[lab.Counters](t)(p.server.Netstat())
+	before := testutil.Must1[lab.Counters](t)(p.server.Netstat())
 	sv := serve(t, p.server, lab.Server{ClosesFirst: true})
 	target := sv.Targets(p.b.Addr4())[0]
-	must1[*lab.Result](t)(p.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{target}, Connections: 1}))
+	testutil.Must1[*lab.Result](t)(p.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{target}, Connections: 1}))
 	eventuallyTW(t, p.server, 1)
 	fin := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
 	for _, f := range []struct {
@@ -351,7 +351,7 @@ func (p *places) timeWait(t *testing.T) {
 		{lab.RST, "", event.SegmentRST, event.ReplyNone},
 	} {
 		if f.flags == lab.RST {
-			must(t, p.muted.Remove())
+			testutil.Must(t, p.muted.Remove())
 		}
 		old := fin.TSval - 5000 - uint32(len(p.want))
 		p.forge(t, p.client, p.server, lab.RawSegment{
@@ -360,7 +360,7 @@ func (p *places) timeWait(t *testing.T) {
 		}, probe.PAWSTimeWait, reject{event.WhereTimeWait, f.segment, f.reply, p.tw, old, fin.TSval})
 	}
 	p.muted = p.mute(t)
-	grown := must1[lab.Counters](t)(p.server.Netstat()).Since(before)
+	grown := testutil.Must1[lab.Counters](t)(p.server.Netstat()).Since(before)
 	if grown["TCPACKSkippedTimeWait"] != 2 || grown[p.tw] != 6 {
 		t.Errorf("the kernel held back %d ACKs of %d, want 2 of 6", grown["TCPACKSkippedTimeWait"], grown[p.tw])
 	}
@@ -369,7 +369,7 @@ func (p *places) timeWait(t *testing.T) {
 func (p *places) established(t *testing.T) {
 	sv := serve(t, p.server, lab.Server{})
 	target := sv.Targets(p.b.Addr4())[0]
-	conn := must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target))
+	conn := testutil.Must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target))
 	defer conn.Close()
 	ack := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Flags == lab.ACK })
 	old := lab.RawSegment{Src: ack.Src, Dst: ack.Dst, Flags: lab.ACK, Seq: ack.Seq, Ack: ack.Ack, Payload: []byte("x")}
@@ -397,7 +397,7 @@ func (p *places) synRecv(t *testing.T) {
 		Src: netip.AddrPortFrom(p.a.Addr4(), 4444), Dst: sv.Targets(p.b.Addr4())[0],
 		Flags: lab.SYN, Seq: iss, Options: lab.TimestampOption(recent, 0),
 	}
-	must(t, p.client.SendSegment(s))
+	testutil.Must(t, p.client.SendSegment(s))
 	synAck := p.wait(t, func(x *lab.Segment) bool { return x.Outgoing && x.Dst == s.Src && x.Has(lab.SYN|lab.ACK) })
 	s.Flags, s.Seq, s.Ack = lab.ACK, iss+1, synAck.Seq+1
 	send := func(tsval, tsecr uint32, reply event.Reply, counter string) {
@@ -416,7 +416,7 @@ func (p *places) synRecv(t *testing.T) {
 func (p *places) synSent(t *testing.T) {
 	sv := serve(t, p.server, lab.Server{})
 	target := sv.Targets(p.b.Addr4())[0]
-	must1[*lab.Rule](t)(p.server.Drop(lab.Match{Hook: lab.Input, DstPort: target.Port(), FlagMask: lab.SYN, Flags: lab.SYN}))
+	testutil.Must1[*lab.Rule](t)(p.server.Drop(lab.Match{Hook: lab.Input, DstPort: target.Port(), FlagMask: lab.SYN, Flags: lab.SYN}))
 	done := make(chan error, 1)
 	go func() {
 		_, err := p.client.Connect(lab.Dial{Timeout: time.Second}, target)
@@ -438,14 +438,14 @@ func (p *places) synSent(t *testing.T) {
 func (p *places) finWait2(t *testing.T, w *watcher) {
 	sv := serve(t, p.server, lab.Server{NeverAccept: true})
 	target := sv.Targets(p.b.Addr4())[0]
-	before := len(must1[[]lab.Socket](t)(p.client.TimeWaits()))
-	must(t, must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target)).Close())
+	before := len(testutil.Must1[[]lab.Socket](t)(p.client.TimeWaits()))
+	testutil.Must(t, testutil.Must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target)).Close())
 	eventuallyTW(t, p.client, before+1)
 	// the ACK of the FIN is the last that the client has taken
 	fin := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
 	last := p.wait(t, func(s *lab.Segment) bool { return s.Src == target && s.Ack == fin.Seq+1 })
 	old := last.TSval - 5000
-	must(t, p.server.SendSegment(lab.RawSegment{
+	testutil.Must(t, p.server.SendSegment(lab.RawSegment{
 		Src: last.Src, Dst: last.Dst, Flags: lab.ACK, Seq: last.Seq, Ack: last.Ack,
 		Options: lab.TimestampOption(old, last.TSecr),
 	}))

@@ -27,11 +27,11 @@ func newStalled(t *testing.T) *stalled {
 	t.Helper()
 	dir := t.TempDir()
 	s := &stalled{path: filepath.Join(dir, "pipe")}
-	must(t, unix.Mkfifo(s.path, 0o600))
-	fd := must1[int](t)(unix.Open(s.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0))
+	testutil.Must(t, unix.Mkfifo(s.path, 0o600))
+	fd := testutil.Must1[int](t)(unix.Open(s.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0))
 	// for a descriptor that does not block, os.File waits in the poller
 	s.read = os.NewFile(uintptr(fd), s.path)
-	s.copy = must1[*os.File](t)(os.Create(filepath.Join(dir, "copy.json")))
+	s.copy = testutil.Must1[*os.File](t)(os.Create(filepath.Join(dir, "copy.json")))
 	t.Cleanup(func() { s.copy.Close(); s.read.Close() })
 	return s
 }

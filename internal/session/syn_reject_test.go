@@ -12,6 +12,7 @@ import (
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
 	"github.com/twscope/twscope/internal/session"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // synReject is what the log must tell of one forged SYN.
@@ -55,8 +56,8 @@ func TestSYNReject(t *testing.T) {
 func (p *places) ended(t *testing.T, sv *lab.Serving) lab.Segment {
 	t.Helper()
 	target := sv.Targets(p.b.Addr4())[0]
-	before := len(must1[[]lab.Socket](t)(p.server.TimeWaits()))
-	must1[*lab.Result](t)(p.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{target}, Connections: 1}))
+	before := len(testutil.Must1[[]lab.Socket](t)(p.server.TimeWaits()))
+	testutil.Must1[*lab.Result](t)(p.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{target}, Connections: 1}))
 	eventuallyTW(t, p.server, before+1)
 	return p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
 }
@@ -64,7 +65,7 @@ func (p *places) ended(t *testing.T, sv *lab.Serving) lab.Segment {
 // answer sends a SYN and returns the next segment that goes back.
 func (p *places) answer(t *testing.T, from *lab.Host, s lab.RawSegment) lab.Segment {
 	t.Helper()
-	must(t, from.SendSegment(s))
+	testutil.Must(t, from.SendSegment(s))
 	sent := false
 	return p.wait(t, func(x *lab.Segment) bool {
 		sent = sent || x.Src == s.Src && x.Dst == s.Dst && x.Seq == s.Seq && x.Has(lab.SYN)
@@ -82,7 +83,7 @@ func (p *places) oldSequence(t *testing.T) []synReject {
 	// A TSval that is not newer does not help. The kernel holds back the ACK.
 	same := old
 	same.Seq, same.Options = fin.Seq+1, lab.TimestampOption(fin.TSval, 0)
-	must(t, p.client.SendSegment(same))
+	testutil.Must(t, p.client.SendSegment(same))
 	// A newer one does: that SYN is no reject.
 	newer := same
 	newer.Options = lab.TimestampOption(fin.TSval+1, 0)
@@ -106,11 +107,11 @@ func (p *places) noListener(t *testing.T) synReject {
 // inFinWait2: the client has closed, the server not yet; the SYNs are for the
 // client, and RSTs must leave it.
 func (p *places) inFinWait2(t *testing.T) []synReject {
-	must(t, p.muted.Remove())
+	testutil.Must(t, p.muted.Remove())
 	sv := serve(t, p.server, lab.Server{NeverAccept: true})
 	target := sv.Targets(p.b.Addr4())[0]
-	before := len(must1[[]lab.Socket](t)(p.client.TimeWaits()))
-	must(t, must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target)).Close())
+	before := len(testutil.Must1[[]lab.Socket](t)(p.client.TimeWaits()))
+	testutil.Must(t, testutil.Must1[*lab.Conn](t)(p.client.Connect(lab.Dial{}, target)).Close())
 	eventuallyTW(t, p.client, before+1)
 	fin := p.wait(t, func(s *lab.Segment) bool { return s.Dst == target && s.Has(lab.FIN) })
 	last := p.wait(t, func(s *lab.Segment) bool { return s.Src == target && s.Ack == fin.Seq+1 })

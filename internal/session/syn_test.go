@@ -15,6 +15,7 @@ import (
 	"github.com/twscope/twscope/internal/event"
 	"github.com/twscope/twscope/internal/lab"
 	"github.com/twscope/twscope/internal/probe"
+	"github.com/twscope/twscope/internal/testutil"
 )
 
 // forgedSYN is a SYN that no Linux sends.
@@ -43,7 +44,7 @@ var linuxSYN = regexp.MustCompile(`^(4:64:1460|6:64:1440):[0-9]+:[0-9]+:mss,sok,
 
 func TestSYN(t *testing.T) {
 	ln := newLink(t, "syn")
-	capture := must1[*lab.Capture](t)(ln.b.Capture())
+	capture := testutil.Must1[*lab.Capture](t)(ln.b.Capture())
 	plain := serve(t, ln.server, lab.Server{})
 	listeners := []*lab.Serving{plain}
 	if sv := serve(t, ln.server, lab.Server{MPTCP: true}); sv != nil {
@@ -53,7 +54,7 @@ func TestSYN(t *testing.T) {
 	w.matrix(probe.SYN)
 	for _, sv := range listeners {
 		for _, f := range families(ln.a, ln.b) {
-			res := must1[*lab.Result](t)(ln.client.Run(t.Context(), lab.Load{
+			res := testutil.Must1[*lab.Result](t)(ln.client.Run(t.Context(), lab.Load{
 				Targets: sv.Targets(f.dial), Connections: 5, ClosesFirst: true,
 			}))
 			if res.Connected != 5 {
@@ -63,10 +64,10 @@ func TestSYN(t *testing.T) {
 	}
 	forged := forgedSYNs(ln.a, ln.b, plain.Addr().Port())
 	for _, s := range forged {
-		must(t, ln.client.SendSegment(s.RawSegment))
-		must1[lab.Segment](t)(capture.Wait(deadline, func(x *lab.Segment) bool { return x.Outgoing && x.Dst == s.Src }))
+		testutil.Must(t, ln.client.SendSegment(s.RawSegment))
+		testutil.Must1[lab.Segment](t)(capture.Wait(deadline, func(x *lab.Segment) bool { return x.Outgoing && x.Dst == s.Src }))
 	}
-	got := must1[lab.Captured](t)(capture.Finish())
+	got := testutil.Must1[lab.Captured](t)(capture.Finish())
 	events := of(w.stop(), func(e *event.SYN) bool { return uint64(e.NetNS) == ln.server.Inode() })
 	if w.rung(probe.SYN) == probe.Tracepoint {
 		checkValidated(t, events, got.Segments, 15*len(listeners))
@@ -125,17 +126,17 @@ func checkValidated(t *testing.T, events []*event.SYN, segments []lab.Segment, h
 func TestSilence(t *testing.T) {
 	ln := newLink(t, "silence")
 	const repeats = 1 // after 1 s, given up after 2 s more
-	must(t, ln.client.Sysctl("net.ipv4.tcp_syn_retries", "1"))
+	testutil.Must(t, ln.client.Sysctl("net.ipv4.tcp_syn_retries", "1"))
 	const linear = "net.ipv4.tcp_syn_linear_timeouts" // since 6.5, added to the repeats
 	if _, err := ln.client.ReadSysctl(linear); err == nil {
-		must(t, ln.client.Sysctl(linear, "0"))
+		testutil.Must(t, ln.client.Sysctl(linear, "0"))
 	}
 	sv := serve(t, ln.server, lab.Server{})
-	must1[*lab.Rule](t)(ln.server.Drop(lab.Match{
+	testutil.Must1[*lab.Rule](t)(ln.server.Drop(lab.Match{
 		Hook: lab.Input, DstPort: sv.Addr().Port(), FlagMask: lab.SYN | lab.ACK, Flags: lab.SYN,
 	}))
-	capture := must1[*lab.Capture](t)(ln.a.Capture())
-	before := must1[lab.Counters](t)(ln.client.Netstat())
+	capture := testutil.Must1[*lab.Capture](t)(ln.a.Capture())
+	before := testutil.Must1[lab.Counters](t)(ln.client.Netstat())
 	w := watch(t, nil)
 	w.matrix(probe.SYNRefused)
 	var wg sync.WaitGroup
@@ -153,8 +154,8 @@ func TestSilence(t *testing.T) {
 	if _, err := ln.client.Connect(lab.Dial{}, refused); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("%v, want ECONNREFUSED", err)
 	}
-	got := must1[lab.Captured](t)(capture.Finish())
-	grown := must1[lab.Counters](t)(ln.client.Netstat()).Since(before)
+	got := testutil.Must1[lab.Captured](t)(capture.Finish())
+	grown := testutil.Must1[lab.Counters](t)(ln.client.Netstat()).Since(before)
 	l := w.stop()
 	events := of(l, func(e *event.SYNRefused) bool { return uint64(e.NetNS) == ln.client.Inode() })
 	if n := grown["TCPSynRetrans"]; n != uint64(repeats*len(list)) || len(events) != int(n)+len(list) {

@@ -77,29 +77,13 @@ func serve(t testing.TB, h *lab.Host, s lab.Server) *lab.Serving {
 		t.Log("this kernel has no MPTCP")
 		return nil
 	}
-	must(t, err)
+	testutil.Must(t, err)
 	return sv
 }
 
 func hasMPTCP() bool {
 	_, err := os.Stat("/proc/sys/net/mptcp/enabled")
 	return err == nil
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func must1[T any](t testing.TB) func(T, error) T {
-	t.Helper()
-	return func(v T, err error) T {
-		t.Helper()
-		must(t, err)
-		return v
-	}
 }
 
 // timeWaitsOf is the time_wait events of a host.
@@ -112,7 +96,7 @@ func eventuallyTW(t testing.TB, h *lab.Host, n int) []lab.Socket {
 	t.Helper()
 	var list []lab.Socket
 	testutil.Eventually(t, deadline, func() bool {
-		list = must1[[]lab.Socket](t)(h.TimeWaits())
+		list = testutil.Must1[[]lab.Socket](t)(h.TimeWaits())
 		return len(list) == n
 	}, "%d sockets of %s in TIME_WAIT", n, h.Name())
 	return list
@@ -145,7 +129,7 @@ func (c *closing) load(t *testing.T, s lab.Server, l lab.Load) {
 	if len(l.Targets) == 0 {
 		l.Targets = sv.Targets(c.b.Addr4())
 	}
-	res := must1[*lab.Result](t)(c.link.client.Run(t.Context(), l))
+	res := testutil.Must1[*lab.Result](t)(c.link.client.Run(t.Context(), l))
 	if res.Connected != l.Connections {
 		t.Fatalf("connected %d of %d: %v", res.Connected, l.Connections, res.Failed)
 	}
@@ -156,11 +140,11 @@ func (c *closing) load(t *testing.T, s lab.Server, l lab.Load) {
 // accepted makes one connection and returns both of its ends.
 func (c *closing) accepted(t *testing.T) (*lab.Conn, *net.TCPConn) {
 	t.Helper()
-	ln := must1[net.Listener](t)(c.link.server.Listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:0")))
+	ln := testutil.Must1[net.Listener](t)(c.link.server.Listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:0")))
 	c.all.Cleanup(func() { ln.Close() })
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
-	conn := must1[*lab.Conn](t)(c.link.client.Connect(lab.Dial{}, netip.AddrPortFrom(c.b.Addr4(), port)))
-	peer := must1[net.Conn](t)(ln.Accept())
+	conn := testutil.Must1[*lab.Conn](t)(c.link.client.Connect(lab.Dial{}, netip.AddrPortFrom(c.b.Addr4(), port)))
+	peer := testutil.Must1[net.Conn](t)(ln.Accept())
 	c.all.Cleanup(func() { peer.Close() })
 	return conn, peer.(*net.TCPConn)
 }
@@ -168,9 +152,9 @@ func (c *closing) accepted(t *testing.T) (*lab.Conn, *net.TCPConn) {
 // finWait2 closes the client's end while the server keeps its own.
 func (c *closing) finWait2(t *testing.T, timeout string) *net.TCPConn {
 	t.Helper()
-	must(t, c.link.client.Sysctl("net.ipv4.tcp_fin_timeout", timeout))
+	testutil.Must(t, c.link.client.Sysctl("net.ipv4.tcp_fin_timeout", timeout))
 	conn, peer := c.accepted(t)
-	must(t, conn.Close())
+	testutil.Must(t, conn.Close())
 	eventuallyTW(t, c.link.client, 1)
 	return peer
 }
@@ -193,7 +177,7 @@ func closeCases(n int) []closeCase {
 		{"fin-wait2", func(t *testing.T, c *closing) { c.finWait2(t, "30") }, 1, 0, fw2, 30_000, 0, false},
 		{"fin-wait2-short", func(t *testing.T, c *closing) { c.finWait2(t, "3") }, 1, 0, fw2, 3_000, 0, false},
 		{"fin-wait2-then-fin", func(t *testing.T, c *closing) {
-			must(t, c.finWait2(t, "30").Close())
+			testutil.Must(t, c.finWait2(t, "30").Close())
 			testutil.Eventually(t, deadline, func() bool {
 				return eventuallyTW(t, c.link.client, 1)[0].State == lab.TimeWait
 			}, "true TIME_WAIT after the peer's FIN")
@@ -204,26 +188,26 @@ func closeCases(n int) []closeCase {
 		}, 0, 0, tw, minute, 0, false},
 		{"reset-in-fin-wait2", func(t *testing.T, c *closing) {
 			conn, peer := c.accepted(t)
-			must(t, conn.CloseWrite())
+			testutil.Must(t, conn.CloseWrite())
 			eventuallyState(t, c.link.client, lab.FinWait2)
-			must(t, peer.SetLinger(0))
-			must(t, peer.Close())
+			testutil.Must(t, peer.SetLinger(0))
+			testutil.Must(t, peer.Close())
 			_ = conn.WaitEOF(deadline) // ECONNRESET
-			must(t, conn.Close())
+			testutil.Must(t, conn.Close())
 		}, 0, 0, tw, minute, 0, false},
 		{"unread-data", func(t *testing.T, c *closing) {
 			conn, peer := c.accepted(t)
-			must(t, conn.CloseWrite())
-			must1[int](t)(peer.Write([]byte("unread")))
+			testutil.Must(t, conn.CloseWrite())
+			testutil.Must1[int](t)(peer.Write([]byte("unread")))
 			eventuallyState(t, c.link.client, lab.FinWait2)
-			before := must1[lab.Counters](t)(c.link.client.Netstat())
-			must(t, conn.Close())
-			if got := must1[lab.Counters](t)(c.link.client.Netstat()).Since(before)["TCPAbortOnClose"]; got != 1 {
+			before := testutil.Must1[lab.Counters](t)(c.link.client.Netstat())
+			testutil.Must(t, conn.Close())
+			if got := testutil.Must1[lab.Counters](t)(c.link.client.Netstat()).Since(before)["TCPAbortOnClose"]; got != 1 {
 				t.Errorf("%d aborts on close, want 1: the data was not there yet", got)
 			}
 		}, 0, 0, tw, minute, 0, false},
 		{"buckets", func(t *testing.T, c *closing) {
-			must(t, c.link.client.Sysctl("net.ipv4.tcp_max_tw_buckets", "10"))
+			testutil.Must(t, c.link.client.Sysctl("net.ipv4.tcp_max_tw_buckets", "10"))
 			c.load(t, lab.Server{}, lab.Load{ClosesFirst: true, Connections: 30})
 		}, 10, 0, tw, minute, 20, false},
 	}
@@ -233,20 +217,20 @@ func closeCases(n int) []closeCase {
 func eventuallyState(t *testing.T, h *lab.Host, s lab.State) {
 	t.Helper()
 	testutil.Eventually(t, deadline, func() bool {
-		return len(must1[[]lab.Socket](t)(h.Sockets(s))) == 1
+		return len(testutil.Must1[[]lab.Socket](t)(h.Sockets(s))) == 1
 	}, "one socket in state %d", s)
 }
 
 // simultaneousClose takes the client through CLOSING: its FIN is lost, and the
 // server's, forged, does not acknowledge it.
 func simultaneousClose(t *testing.T, c *closing) {
-	capture := must1[*lab.Capture](t)(c.a.Capture())
+	capture := testutil.Must1[*lab.Capture](t)(c.a.Capture())
 	conn, _ := c.accepted(t)
-	must1[*lab.Rule](t)(c.link.server.Drop(lab.Match{Hook: lab.Input, FlagMask: lab.FIN, Flags: lab.FIN}))
-	must(t, conn.Close())
+	testutil.Must1[*lab.Rule](t)(c.link.server.Drop(lab.Match{Hook: lab.Input, FlagMask: lab.FIN, Flags: lab.FIN}))
+	testutil.Must(t, conn.Close())
 	wait := func(match func(*lab.Segment) bool) lab.Segment {
 		t.Helper()
-		return must1[lab.Segment](t)(capture.Wait(deadline, match))
+		return testutil.Must1[lab.Segment](t)(capture.Wait(deadline, match))
 	}
 	synAck := wait(func(s *lab.Segment) bool { return !s.Outgoing && s.Has(lab.SYN|lab.ACK) })
 	fin := wait(func(s *lab.Segment) bool { return s.Outgoing && s.Has(lab.FIN) })
@@ -254,12 +238,12 @@ func simultaneousClose(t *testing.T, c *closing) {
 		Src: synAck.Src, Dst: synAck.Dst, Flags: lab.FIN | lab.ACK, Seq: synAck.Seq + 1, Ack: fin.Seq,
 		Options: lab.TimestampOption(synAck.TSval+1, fin.TSval),
 	}
-	must(t, c.link.server.SendSegment(forged))
+	testutil.Must(t, c.link.server.SendSegment(forged))
 	const closingState lab.State = 11
 	eventuallyState(t, c.link.client, closingState)
 	forged.Flags, forged.Seq, forged.Ack = lab.ACK, forged.Seq+1, fin.Seq+1
-	must(t, c.link.server.SendSegment(forged))
-	must(t, capture.Stop())
+	testutil.Must(t, c.link.server.SendSegment(forged))
+	testutil.Must(t, capture.Stop())
 }
 
 func TestCloseOrders(t *testing.T) {

@@ -37,7 +37,7 @@ func few(here, slow int) int {
 func countsDeaths(t testing.TB) bool {
 	t.Helper()
 	spec, err := btf.LoadKernelSpec()
-	must(t, err)
+	testutil.Must(t, err)
 	return kernel.NewBTF(spec).TWCounting() == kernel.TWCountedAtExpiry
 }
 
@@ -46,7 +46,7 @@ func countsDeaths(t testing.TB) bool {
 // what the kernel counts.
 func checkTW(t testing.TB, l log, h *lab.Host, entered uint64, deaths bool) {
 	t.Helper()
-	c := must1[lab.Counters](t)(h.Netstat())
+	c := testutil.Must1[lab.Counters](t)(h.Netstat())
 	counted := int64(c["TW"] + c["TWKilled"])
 	r := l.reconciled(t, h.Inode(), "TW")
 	if deaths {
@@ -81,30 +81,30 @@ type fast struct {
 
 func newFast(t *testing.T) *fast {
 	t.Helper()
-	l := must1[*lab.Lab](t)(lab.New(t.Context(), "fast", lab.Named()))
-	t.Cleanup(func() { must(t, l.Close()) })
-	h := must1[*lab.Host](t)(l.Host("host"))
-	must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0")) // 2, the default, re-uses on loopback
-	must(t, h.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000"))
+	l := testutil.Must1[*lab.Lab](t)(lab.New(t.Context(), "fast", lab.Named()))
+	t.Cleanup(func() { testutil.Must(t, l.Close()) })
+	h := testutil.Must1[*lab.Host](t)(l.Host("host"))
+	testutil.Must(t, h.Sysctl("net.ipv4.tcp_tw_reuse", "0")) // 2, the default, re-uses on loopback
+	testutil.Must(t, h.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000"))
 	sv := serve(t, h, lab.Server{Ports: 4})
 	var addrs []netip.Addr
 	for i := range 16 {
 		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}))
 	}
-	return &fast{h, sv.Targets(addrs...), must1[lab.Counters](t)(h.Netstat())}
+	return &fast{h, sv.Targets(addrs...), testutil.Must1[lab.Counters](t)(h.Netstat())}
 }
 
 // run makes connections as fast as it can, up to a rate per second.
 func (f *fast) run(t *testing.T, n int, rate float64) *lab.Result {
 	t.Helper()
-	res := must1[*lab.Result](t)(f.host.Run(t.Context(), lab.Load{
+	res := testutil.Must1[*lab.Result](t)(f.host.Run(t.Context(), lab.Load{
 		Targets: f.targets, Connections: n, Concurrency: 2, Rate: rate, ClosesFirst: true, NoWait: true,
 	}))
 	if res.Connected != n {
 		t.Fatalf("connected %d of %d: %v", res.Connected, n, res.Failed)
 	}
 	testutil.Eventually(t, deadline, func() bool {
-		return len(must1[[]lab.Socket](t)(f.host.Sockets(lab.Established, finWait1, closeWait, lastAck))) == 0
+		return len(testutil.Must1[[]lab.Socket](t)(f.host.Sockets(lab.Established, finWait1, closeWait, lastAck))) == 0
 	}, "all connections are closed")
 	return res
 }
@@ -114,9 +114,9 @@ func (f *fast) run(t *testing.T, n int, rate float64) *lab.Result {
 func (f *fast) entered(t *testing.T) uint64 {
 	t.Helper()
 	if countsDeaths(t) {
-		return uint64(len(must1[[]lab.Socket](t)(f.host.TimeWaits())))
+		return uint64(len(testutil.Must1[[]lab.Socket](t)(f.host.TimeWaits())))
 	}
-	grown := must1[lab.Counters](t)(f.host.Netstat()).Since(f.before)
+	grown := testutil.Must1[lab.Counters](t)(f.host.Netstat()).Since(f.before)
 	return grown["TW"] + grown["TWKilled"]
 }
 
@@ -130,7 +130,7 @@ type tally struct {
 // such lines.
 func tallyOf(t *testing.T, path string, netns uint64) tally {
 	t.Helper()
-	r := must1[*eventlog.Reader](t)(eventlog.OpenReader(path, eventlog.ReadOptions{}))
+	r := testutil.Must1[*eventlog.Reader](t)(eventlog.OpenReader(path, eventlog.ReadOptions{}))
 	defer r.Close()
 	var c tally
 	for {
@@ -138,7 +138,7 @@ func tallyOf(t *testing.T, path string, netns uint64) tally {
 		if errors.Is(err, io.EOF) {
 			return c
 		}
-		must(t, err)
+		testutil.Must(t, err)
 		switch e := ev.(type) {
 		case *event.TimeWait:
 			if uint64(e.NetNS) == netns {

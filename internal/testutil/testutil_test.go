@@ -207,3 +207,16 @@ func TestEventually(t *testing.T) {
 		})
 	}
 }
+
+func TestGolden(t *testing.T) {
+	t.Chdir(t.TempDir())
+	Must(t, os.Mkdir("testdata", 0o755))
+	Golden(t, true, "new.txt", "as it is\n")
+	Golden(t, false, "new.txt", "as it is\n")
+	for name, want := range map[string]string{"new.txt": "new.txt differs, -update rewrites it", "none.txt": "no such file"} {
+		r := record(func(tb testing.TB) { Golden(tb, false, name, "another\n") })
+		if got := strings.Join(r.messages, "\n"); r.verdict != "fail" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s %q, want %q", name, r.verdict, got, want)
+		}
+	}
+}

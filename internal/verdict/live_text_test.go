@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twscope/twscope/internal/testutil"
 	"github.com/twscope/twscope/internal/verdict"
 )
 
@@ -36,8 +37,8 @@ func busy() verdict.Live {
 
 func TestLiveLines(t *testing.T) {
 	l := busy()
-	golden(t, "live.txt", strings.Join(l.Lines(verdict.Style{}), "\n")+"\n")
-	golden(t, "live_40.txt", strings.Join(l.Lines(verdict.Style{Width: 40}), "\n")+"\n")
+	testutil.Golden(t, *update, "live.txt", strings.Join(l.Lines(verdict.Style{}), "\n")+"\n")
+	testutil.Golden(t, *update, "live_40.txt", strings.Join(l.Lines(verdict.Style{Width: 40}), "\n")+"\n")
 	if diff := cmp.Diff("12 s: 1,234 connections/s, 20,999 in TIME_WAIT, 21,500 made, 3 accepted, 12 failed, 10 refused, 7 events lost; "+
 		"10.0.0.2:8080: 7,233 of 28,232 ports left, 1,234/s, gone in 5.9 s", l.Line()); diff != "" {
 		t.Error(diff)

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/twscope/twscope/internal/event"
+	"github.com/twscope/twscope/internal/testutil"
 	"github.com/twscope/twscope/internal/verdict"
 )
 
@@ -32,7 +33,7 @@ func TestGolden(t *testing.T) {
 		"compare.txt": change.Text(verdict.Style{}), "compare_40.txt": change.Text(verdict.Style{Width: 40}),
 		"compare.md": change.Markdown(), "compare.json": string(change.JSON()),
 	} {
-		t.Run(name, func(t *testing.T) { golden(t, name, got) })
+		t.Run(name, func(t *testing.T) { testutil.Golden(t, *update, name, got) })
 	}
 }
 

@@ -32,39 +32,24 @@ func newServer(t *testing.T, mode recycle.Mode, s lab.Server) *server {
 	t.Helper()
 	testutil.Root(t)
 	testutil.NoLeakedFDs(t)
-	l := must1[*lab.Lab](t)(lab.New(t.Context(), "recycle"))
-	t.Cleanup(func() { must(t, l.Close()) })
-	hosts := must1[[]*lab.Host](t)(l.Hosts("client", "server"))
-	ln := must1[*lab.Link](t)(l.Link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24"))
-	must(t, hosts[1].Route("10.77.0.0/24", ln.A.Addr4()))
+	l := testutil.Must1[*lab.Lab](t)(lab.New(t.Context(), "recycle"))
+	t.Cleanup(func() { testutil.Must(t, l.Close()) })
+	hosts := testutil.Must1[[]*lab.Host](t)(l.Hosts("client", "server"))
+	ln := testutil.Must1[*lab.Link](t)(l.Link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24"))
+	testutil.Must(t, hosts[1].Route("10.77.0.0/24", ln.A.Addr4()))
 	s.Network = "tcp4"
-	sv := must1[*lab.Serving](t)(hosts[1].Serve(s))
-	check := must1[*recycle.Check](t)(recycle.Attach(&ln.B, mode))
-	t.Cleanup(func() { must(t, check.Close()) })
+	sv := testutil.Must1[*lab.Serving](t)(hosts[1].Serve(s))
+	check := testutil.Must1[*recycle.Check](t)(recycle.Attach(&ln.B, mode))
+	t.Cleanup(func() { testutil.Must(t, check.Close()) })
 	return &server{
-		t: t, client: hosts[0], capture: must1[*lab.Capture](t)(ln.A.Capture()),
+		t: t, client: hosts[0], capture: testutil.Must1[*lab.Capture](t)(ln.A.Capture()),
 		check: check, serving: sv, target: sv.Targets(ln.B.Addr4())[0],
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func must1[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		must(t, err)
-		return v
 	}
 }
 
 func (s *server) send(src netip.AddrPort, flags uint8, seq, ack uint32, options []byte) {
 	s.t.Helper()
-	must(s.t, s.client.SendSegment(lab.RawSegment{Src: src, Dst: s.target, Flags: flags, Seq: seq, Ack: ack, Options: options}))
+	testutil.Must(s.t, s.client.SendSegment(lab.RawSegment{Src: src, Dst: s.target, Flags: flags, Seq: seq, Ack: ack, Options: options}))
 }
 
 // syn sends a SYN from a port of its own and returns the address.
@@ -72,7 +57,7 @@ func (s *server) syn(addr string, options []byte, payload ...byte) netip.AddrPor
 	s.t.Helper()
 	s.sent++
 	src := netip.AddrPortFrom(netip.MustParseAddr(addr), 1000+s.sent)
-	must(s.t, s.client.SendSegment(lab.RawSegment{
+	testutil.Must(s.t, s.client.SendSegment(lab.RawSegment{
 		Src: src, Dst: s.target, Flags: lab.SYN, Seq: uint32(s.sent) << 16, Options: options, Payload: payload,
 	}))
 	return src
@@ -81,7 +66,7 @@ func (s *server) syn(addr string, options []byte, payload ...byte) netip.AddrPor
 // answered waits for the SYN-ACK to a SYN.
 func (s *server) answered(src netip.AddrPort) lab.Segment {
 	s.t.Helper()
-	return must1[lab.Segment](s.t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Has(lab.SYN|lab.ACK) }))
+	return testutil.Must1[lab.Segment](s.t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Has(lab.SYN|lab.ACK) }))
 }
 
 // connection makes one that ends, and remembers a TSval for the address if the
@@ -93,19 +78,19 @@ func (s *server) connection(addr string, tsval uint32) {
 	ts := lab.TimestampOption(tsval, sa.TSval)
 	s.send(src, lab.ACK, sa.Ack, sa.Seq+1, ts)
 	fin := func(x *lab.Segment) bool { return x.Dst == src && x.Has(lab.FIN) }
-	first := must1[lab.Segment](s.t)(s.capture.Wait(limit, fin)) // close(2) after accept
+	first := testutil.Must1[lab.Segment](s.t)(s.capture.Wait(limit, fin)) // close(2) after accept
 	s.send(src, lab.FIN|lab.ACK, sa.Ack, first.Seq+1, ts)
-	must1[lab.Segment](s.t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Ack == sa.Ack+1 }))
+	testutil.Must1[lab.Segment](s.t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Ack == sa.Ack+1 }))
 }
 
 // refuses tells whether the server drops a SYN; one behind it that passes in
 // any case shows when it would have been answered.
 func (s *server) refuses(addr string, options []byte, payload ...byte) bool {
 	s.t.Helper()
-	before := must1[uint64](s.t)(s.check.Refused())
+	before := testutil.Must1[uint64](s.t)(s.check.Refused())
 	src := s.syn(addr, options, payload...)
 	s.answered(s.syn("10.77.0.250", nil))
-	after := must1[uint64](s.t)(s.check.Refused())
+	after := testutil.Must1[uint64](s.t)(s.check.Refused())
 	if after > before+1 {
 		s.t.Fatalf("%d refused at once", after-before)
 	}
@@ -170,7 +155,7 @@ func TestClientClosesFirst(t *testing.T) {
 	src := s.syn(a, lab.TimestampOption(recent, 0))
 	sa := s.answered(src)
 	s.send(src, lab.FIN|lab.ACK, sa.Ack, sa.Seq+1, lab.TimestampOption(recent, sa.TSval))
-	must1[lab.Segment](t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Has(lab.FIN) }))
+	testutil.Must1[lab.Segment](t)(s.capture.Wait(limit, func(x *lab.Segment) bool { return x.Dst == src && x.Has(lab.FIN) }))
 	if s.refuses(a, lab.TimestampOption(recent-1000, 0)) {
 		t.Error("a SYN was refused for a connection that the client closed first")
 	}
@@ -182,7 +167,7 @@ func TestCount(t *testing.T) {
 	s.connection("10.77.0.1", 1<<20)
 	s.connection("10.77.0.1", 1<<10) // counts, and is not remembered
 	s.answered(s.syn("10.77.0.1", lab.TimestampOption(1<<15, 0)))
-	refused, asked := must1[uint64](t)(s.check.Refused()), must1[uint64](t)(s.check.Asked())
+	refused, asked := testutil.Must1[uint64](t)(s.check.Refused()), testutil.Must1[uint64](t)(s.check.Asked())
 	if refused != 2 || asked != 3 {
 		t.Errorf("%d of %d SYNs refused, want 2 of 3", refused, asked)
 	}

@@ -31,25 +31,10 @@ const (
 	soakEnv = "TWSCOPE_SOAK"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func must1[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		must(t, err)
-		return v
-	}
-}
-
 func local(t *testing.T) Options {
 	t.Helper()
-	facts := must1[kernel.Facts](t)(kernel.Local())
-	spec := must1[*btf.Spec](t)(btf.LoadKernelSpec())
+	facts := testutil.Must1[kernel.Facts](t)(kernel.Local())
+	spec := testutil.Must1[*btf.Spec](t)(btf.LoadKernelSpec())
 	return Options{
 		Version: "test", Rung: probe.Rung(os.Getenv(rungEnv)), Logger: zerolog.Nop(),
 		Kernel: Kernel{Facts: facts, TSOffset: kernel.NewBTF(spec).TSOffset()},
@@ -104,7 +89,7 @@ func TestScenarios(t *testing.T) {
 				if _, lacks := errors.AsType[lackError](p.err); lacks {
 					testutil.SkipUnless(t, false, p.err.Error())
 				}
-				must(t, p.err)
+				testutil.Must(t, p.err)
 				checks := p.judge(cause)
 				t.Log("\n" + table(checks))
 				if out, why := outcome(checks); out != Pass {
@@ -120,10 +105,10 @@ func TestScenarios(t *testing.T) {
 
 // TestDoesNotApply: one host has one clock behind a NAT on older kernels.
 func TestDoesNotApply(t *testing.T) {
-	list := must1[[]Scenario](t)(Select([]string{"nat-port-reuse-one-host"}))
+	list := testutil.Must1[[]Scenario](t)(Select([]string{"nat-port-reuse-one-host"}))
 	o := Options{Kernel: Kernel{Facts: kernel.Facts{Release: "6.12.93"}, TSOffset: kernel.TSOffsetPerAddresses}}
 	for _, cause := range []bool{true, false} {
-		r := must1[Result](t)(list[0].Run(t.Context(), o, cause))
+		r := testutil.Must1[Result](t)(list[0].Run(t.Context(), o, cause))
 		if r.Outcome != Skip || !strings.Contains(r.Reason, "does not apply on this kernel (6.12.93)") {
 			t.Errorf("%+v, want it skipped", r)
 		}
@@ -135,7 +120,7 @@ func TestDoesNotApply(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	testutil.Root(t)
 	testutil.NoLeakedFDs(t)
-	list := must1[[]Scenario](t)(Select([]string{"listen-overflow"}))
+	list := testutil.Must1[[]Scenario](t)(Select([]string{"listen-overflow"}))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	whole := list[0].make
@@ -143,7 +128,7 @@ func TestInterrupted(t *testing.T) {
 	if _, err := list[0].Run(ctx, local(t), true); !errors.Is(err, why) {
 		t.Errorf("%v, want the cause of the end", err)
 	}
-	for _, name := range must1[[]os.DirEntry](t)(os.ReadDir("/run/netns")) {
+	for _, name := range testutil.Must1[[]os.DirEntry](t)(os.ReadDir("/run/netns")) {
 		if strings.HasPrefix(name.Name(), fmt.Sprintf("twscope-%d-listen-overflow", os.Getpid())) {
 			t.Errorf("%s is left", name.Name())
 		}
@@ -162,11 +147,11 @@ func (i *interrupting) act(ctx context.Context, s *stage) error {
 }
 
 func TestSelect(t *testing.T) {
-	all := must1[[]Scenario](t)(Select([]string{"all"}))
+	all := testutil.Must1[[]Scenario](t)(Select([]string{"all"}))
 	if len(all) != 11 {
 		t.Errorf("%d scenarios, want 11", len(all))
 	}
-	two := must1[[]Scenario](t)(Select([]string{"old-duplicate", "reuse-works"}))
+	two := testutil.Must1[[]Scenario](t)(Select([]string{"old-duplicate", "reuse-works"}))
 	if len(two) != 2 || two[0].Name != "old-duplicate" || two[1].Name != "reuse-works" {
 		t.Errorf("%+v, want two in the order asked for", two)
 	}

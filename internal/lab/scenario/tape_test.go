@@ -30,18 +30,18 @@ type rig struct {
 func newRig(t *testing.T, name string) *rig {
 	t.Helper()
 	testutil.Root(t)
-	r := &rig{stage: must1[*stage](t)(newStage(t.Context(), name))}
-	hosts := must1[[]*lab.Host](t)(r.add("client", "server"))
+	r := &rig{stage: testutil.Must1[*stage](t)(newStage(t.Context(), name))}
+	hosts := testutil.Must1[[]*lab.Host](t)(r.add("client", "server"))
 	r.client, r.server = hosts[0], hosts[1]
-	r.link = must1[*lab.Link](t)(r.stage.link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24"))
-	sv := must1[*lab.Serving](t)(r.server.Serve(lab.Server{Network: "tcp4", ClosesFirst: true}))
+	r.link = testutil.Must1[*lab.Link](t)(r.stage.link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24"))
+	sv := testutil.Must1[*lab.Serving](t)(r.server.Serve(lab.Server{Network: "tcp4", ClosesFirst: true}))
 	r.target = sv.Targets(r.link.B.Addr4())[0]
 	return r
 }
 
 func (r *rig) run(t *testing.T, n int) {
 	t.Helper()
-	res := must1[*lab.Result](t)(r.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{r.target}, Connections: n}))
+	res := testutil.Must1[*lab.Result](t)(r.client.Run(t.Context(), lab.Load{Targets: []netip.AddrPort{r.target}, Connections: n}))
 	if res.Connected != n {
 		t.Fatalf("%+v, want %d connected", res, n)
 	}
@@ -53,20 +53,20 @@ func TestTape(t *testing.T) {
 	const n = 20
 	r := newRig(t, "tape")
 	dir := t.TempDir()
-	must(t, r.tape(dir, "test"))
+	testutil.Must(t, r.tape(dir, "test"))
 	r.run(t, n)
-	must(t, r.close(false))
-	f := must1[*os.File](t)(os.Open(filepath.Join(dir, "test-client-server.pcap")))
+	testutil.Must(t, r.close(false))
+	f := testutil.Must1[*os.File](t)(os.Open(filepath.Join(dir, "test-client-server.pcap")))
 	defer f.Close()
-	packets := must1[*capture.Reader](t)(capture.NewReader(f))
-	s := must1[*capture.Source](t)(capture.NewSource(packets, capture.SourceOptions{}))
+	packets := testutil.Must1[*capture.Reader](t)(capture.NewReader(f))
+	s := testutil.Must1[*capture.Source](t)(capture.NewSource(packets, capture.SourceOptions{}))
 	syns := 0
 	for {
 		ev, err := s.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		must(t, err)
+		testutil.Must(t, err)
 		if e, ok := ev.(*event.SYN); ok && e.Local == r.target && e.Validated {
 			syns++
 		}
@@ -78,7 +78,7 @@ func TestTape(t *testing.T) {
 
 func TestTapeCannotBeWritten(t *testing.T) {
 	r := newRig(t, "untaped")
-	defer func() { must(t, r.close(false)) }()
+	defer func() { testutil.Must(t, r.close(false)) }()
 	if err := r.tape(filepath.Join(t.TempDir(), "none"), "test"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "--pcap") {
 		t.Errorf("%v, want the directory that is not there, and the flag", err)
 	}
@@ -87,14 +87,14 @@ func TestTapeCannotBeWritten(t *testing.T) {
 // TestKeep: what is kept has the names that were told, and carries packets.
 func TestKeep(t *testing.T) {
 	r := newRig(t, "keep")
-	must(t, r.close(true))
+	testutil.Must(t, r.close(true))
 	for _, name := range r.namespaces() {
 		if _, err := os.Stat("/run/netns/" + name); err != nil {
 			t.Errorf("%v, want it kept", err)
 		}
 	}
 	r.run(t, 1)
-	must(t, r.close(false))
+	testutil.Must(t, r.close(false))
 	for _, name := range r.namespaces() {
 		if _, err := os.Stat("/run/netns/" + name); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v, want it removed", name, err)

@@ -113,7 +113,7 @@ const (
 // afterwards the terminal is the shell's again.
 func TestAttachTerminalIsTheCommands(t *testing.T) {
 	p := newTerminal(t, 80)
-	p.run(`"$TWSCOPE_SELF" attach -- sh -c 'echo "begun $(ps -o tpgid= -p $$) $$"; read line; echo "got <$line>"; trap "echo trapped; exit 4" INT; while :; do sleep 0.05; done'; echo "code $?"; read more; echo "shell <$more>"`)
+	p.run(`"$TWSCOPE_SELF" attach -- sh -c 'echo "begun $(ps -o tpgid= -p $$) $$"; read line; trap "echo trapped; exit 4" INT; echo "got <$line>"; while :; do sleep 0.05; done'; echo "code $?"; read more; echo "shell <$more>"`)
 	p.until("begun ")
 	p.typed("some keys\n")
 	p.until("got <some keys>")

@@ -24,7 +24,8 @@ import (
 )
 
 // The kernel matrix sets rungEnv to force a rung, and vmEnv; it acts all
-// scenarios, one by one, because its CPUs are slow.
+// scenarios, one by one: its CPUs are slow, and an emulated one that connects
+// may panic in code that another is patching, to attach a program.
 const (
 	rungEnv = "TWSCOPE_RUNG"
 	vmEnv   = "TWSCOPE_VM"

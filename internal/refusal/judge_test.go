@@ -414,6 +414,37 @@ func TestTwice(t *testing.T) {
 	}
 }
 
+// TestOverlapping has handshakes complete, or TIME_WAIT prove them, after other
+// SYNs of the clock came: each is one connection to the clocks.
+func TestOverlapping(t *testing.T) {
+	const n = 10
+	for name, proves := range map[string]func(s *story, at, port int){
+		"handshake": func(s *story, at, port int) {
+			s.SYN(&event.SYN{Header: head(at), Socket: s.socket(port), Timestamps: true, TSval: clockA + uint32(1000*port), Validated: true})
+		},
+		"TIME_WAIT": func(s *story, at, port int) { s.closes(at, port, clockA) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tell(t)
+			s.connects(0, 0, clockA) // from here on the source is kept
+			for port := 1; port < n; port++ {
+				s.SYN(&event.SYN{
+					Header: head(1000 * port), Socket: s.socket(port), Timestamps: true, TSval: clockA + uint32(1000*port),
+					TTL: 60, Fingerprint: linuxPrint,
+				})
+			}
+			for port := 1; port < n; port++ {
+				proves(s, 1000*n+10*port, port)
+			}
+			got := s.Sources(head(1000*n+1000).Time, 1).List[0]
+			if got.SYNs != n || got.Completed != n || got.OnLine != n || got.OffLine != 0 {
+				t.Errorf("%d SYNs, %d completed, %d on a line, %d off, want %d, %d, %d and 0",
+					got.SYNs, got.Completed, got.OnLine, got.OffLine, n, n, n)
+			}
+		})
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for name, o := range map[string]refusal.Options{
 		"sources":   {Sources: -1},

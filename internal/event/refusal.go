@@ -114,7 +114,8 @@ type Source struct {
 	Raddr netip.Addr `json:"raddr"` // the source
 	Laddr netip.Addr `json:"laddr"` // our address
 	// SYNs are those that we looked at since the start, refused ones among
-	// them; Completed are the handshakes that completed.
+	// them: one that is refused and sent again is another, as in the kernel's
+	// counters. Completed are the handshakes that completed.
 	SYNs      uint64     `json:"syns"`
 	Completed uint64     `json:"completed"`
 	Class     ClockClass `json:"class"`

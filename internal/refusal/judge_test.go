@@ -82,8 +82,8 @@ const (
 	clockC = 2_000_000_000
 )
 
-// TestFeed: events of the log come to be known by their kind, and refusals get a
-// judgement.
+// TestFeed: events of the log come to be known by their kind, each of those that
+// prove a connection by one of its own, and refusals get a judgement.
 func TestFeed(t *testing.T) {
 	s := tell(t)
 	late := s.reject(500, 7, clockA-5000, clockA+100, 100)
@@ -94,7 +94,7 @@ func TestFeed(t *testing.T) {
 	}{
 		{&event.Stats{Header: head(0)}, false},
 		{&event.Census{Header: head(0), Socket: s.socket(6), Role: event.RoleServer, Substate: event.SubstateTimeWait, RemainingMS: 60_000}, false},
-		{&event.SYN{Header: head(0), Socket: s.socket(7), Timestamps: true, TSval: clockA, Validated: true, TTL: 60, Fingerprint: linuxPrint}, false},
+		{&event.SYN{Header: head(0), Socket: s.socket(5), Timestamps: true, TSval: clockA, Validated: true, TTL: 60, Fingerprint: linuxPrint}, false},
 		{&event.TimeWait{Header: head(100), Socket: s.socket(7), Role: event.RoleServer, Timestamps: true, TSRecent: clockA + 100}, false},
 		{late, true},
 		{behind, true},
@@ -108,7 +108,7 @@ func TestFeed(t *testing.T) {
 		t.Errorf("%s and %s", late.Verdict, behind.Verdict)
 	}
 	list := s.Sources(head(800).Time, 10).List
-	if len(list) != 1 || list[0].Completed != 2 {
+	if len(list) != 1 || list[0].Completed != 3 {
 		t.Errorf("%+v", list)
 	}
 }
@@ -442,6 +442,21 @@ func TestOverlapping(t *testing.T) {
 					got.SYNs, got.Completed, got.OnLine, got.OffLine, n, n, n)
 			}
 		})
+	}
+}
+
+// TestRepeated has a SYN refused twice before it is accepted: each is one that
+// was looked at, so that those refused are among them.
+func TestRepeated(t *testing.T) {
+	s := tell(t)
+	s.connects(0, 1, clockA)
+	s.closes(10, 1, clockA)
+	s.refused(5000, 1, clockB+5000, clockA, 10)
+	s.refused(6000, 1, clockB+6000, clockA, 10)
+	s.connects(8000, 1, clockB)
+	got := s.Sources(head(9000).Time, 1).List[0]
+	if got.SYNs != 4 || got.Refused != 2 || got.Completed != 2 || got.Rewritten != 1 {
+		t.Errorf("%d SYNs, %d refused, %d completed, %d rewritten, want 4, 2, 2 and 1", got.SYNs, got.Refused, got.Completed, got.Rewritten)
 	}
 }
 

@@ -48,9 +48,9 @@ func (h *Host) capture(index int, loopback bool) (*Capture, error) {
 	return c, nil
 }
 
-func (c *Capture) take(p *Packet) error {
+func (c *Capture) take(p *Packet) {
 	if p.Outgoing && c.loopback {
-		return nil // comes again as PACKET_HOST
+		return // comes again as PACKET_HOST
 	}
 	s, err := parseSegment(p.Data, p.Length)
 	c.mu.Lock()
@@ -64,7 +64,6 @@ func (c *Capture) take(p *Packet) error {
 		s.Outgoing, s.Time = p.Outgoing, p.Time
 		c.segments = append(c.segments, s)
 	}
-	return nil
 }
 
 // signal wakes Wait.

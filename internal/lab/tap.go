@@ -28,7 +28,7 @@ type Packet struct {
 type Tap struct {
 	fd, stopFD int
 	snapLen    int
-	take       func(*Packet) error
+	take       func(*Packet)
 	idle       func()
 	done       chan struct{}
 	err        error // once done
@@ -36,13 +36,12 @@ type Tap struct {
 }
 
 // Tap gives packets to take, one by one and cut at snapLen bytes, and calls idle
-// when there are none for now. Both are called by one goroutine. An error of
-// take ends it.
-func (e *End) Tap(snapLen int, take func(*Packet) error, idle func()) (*Tap, error) {
+// when there are none for now. Both are called by one goroutine.
+func (e *End) Tap(snapLen int, take func(*Packet), idle func()) (*Tap, error) {
 	return e.Host.tap(e.Index, snapLen, take, idle)
 }
 
-func (h *Host) tap(index, snapLen int, take func(*Packet) error, idle func()) (*Tap, error) {
+func (h *Host) tap(index, snapLen int, take func(*Packet), idle func()) (*Tap, error) {
 	t := &Tap{fd: -1, stopFD: -1, snapLen: snapLen, take: take, idle: idle, done: make(chan struct{})}
 	if err := h.Do(func() error { return t.open(index) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("host %s: capture: %w", h.name, err), t.close())
@@ -117,13 +116,10 @@ func (t *Tap) drain(buf, oob []byte) error {
 		if !ok {
 			continue
 		}
-		p := Packet{
+		t.take(&Packet{
 			Data: buf[:min(n, len(buf))], Length: n, Protocol: swapped(ll.Protocol),
 			Outgoing: ll.Pkttype == unix.PACKET_OUTGOING, Time: stampOf(oob[:oobn]),
-		}
-		if err := t.take(&p); err != nil {
-			return err
-		}
+		})
 	}
 }
 

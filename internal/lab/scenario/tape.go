@@ -47,16 +47,16 @@ func newTape(e *lab.End, path string) (*tape, error) {
 	return t, nil
 }
 
-func (t *tape) record(p *lab.Packet) error {
+func (t *tape) record(p *lab.Packet) {
 	if p.Protocol != unix.ETH_P_IP && p.Protocol != unix.ETH_P_IPV6 {
-		return nil
+		return
 	}
 	at := p.Time
 	if at.IsZero() {
 		at = time.Now()
 	}
-	_, err := t.out.Write(append(pcapRecord(at, len(p.Data), p.Length), p.Data...))
-	return err
+	// Flush tells of the first error.
+	_, _ = t.out.Write(append(pcapRecord(at, len(p.Data), p.Length), p.Data...))
 }
 
 func pcapHeader() []byte {

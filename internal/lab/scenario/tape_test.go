@@ -84,6 +84,22 @@ func TestTapeCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestTapeFull: what cannot be written, early or at the end, is told once.
+func TestTapeFull(t *testing.T) {
+	for name, n := range map[string]int{"within the buffer": 1, "beyond the buffer": 200} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "full")
+			defer func() { testutil.Must(t, r.close(false)) }()
+			full := testutil.Must1[*tape](t)(newTape(&r.link.B, "/dev/full"))
+			r.run(t, n)
+			err := full.stop()
+			if !errors.Is(err, unix.ENOSPC) || strings.Count(err.Error(), unix.ENOSPC.Error()) != 1 {
+				t.Errorf("%v, want once that no space is left", err)
+			}
+		})
+	}
+}
+
 // TestKeep: what is kept has the names that were told, and carries packets.
 func TestKeep(t *testing.T) {
 	r := newRig(t, "keep")

@@ -269,8 +269,11 @@ func (n *natted) checkChallenges(t *testing.T, l log) {
 		}
 	}
 	// An ACK that comes so late that the SYN repeated before it was accepted
-	// finds the client no longer in SYN_SENT: on an emulated CPU only.
-	if late := want - got; late < 0 || late > few(0, 1+want/10) {
+	// finds the client no longer in SYN_SENT: on an emulated CPU only. Where the
+	// kernel runs no program for a SYN that it refuses, it may run none for the
+	// ACK that follows on the same CPU.
+	allowed := few(0, 1+want/10) + int(l.lost(event.KindPAWSReject))
+	if missing := want - got; missing < 0 || missing > allowed {
 		t.Errorf("%d challenge_ack, the capture shows %d", got, want)
 	}
 }

@@ -151,10 +151,9 @@ func (o *labOptions) run(ctx context.Context, names []string, out io.Writer) err
 // output who goes away, too.
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, unix.SIGPIPE)
+	reset := outlivePipes()
 	return ctx, func() {
-		signal.Stop(pipe)
+		reset()
 		stop()
 	}
 }

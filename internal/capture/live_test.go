@@ -34,7 +34,7 @@ func captureBehindNAT(t *testing.T, v6 bool, timestamps string) behindNAT {
 	hosts := testutil.Must1[[]*lab.Host](t)(l.Hosts("gw", "server", "client0", "client1"))
 	gw, server, clients := hosts[0], hosts[1], hosts[2:]
 	outer := testutil.Must1[*lab.Link](t)(l.Link(t.Context(), gw, server, "10.9.0.0/24", "fd00:9::/64"))
-	ok := func(err error) { testutil.Must1[int](t)(0, err) }
+	ok := func(err error) { testutil.Must(t, err) }
 	ok(gw.Forward())
 	ok(gw.Masquerade(&outer.A, lab.MasqOptions{PortLow: 20000, PortHigh: 20049, FullyRandom: true}))
 	ok(gw.ConntrackTimeWait(time.Second))

@@ -54,7 +54,7 @@ run: build ## Build, then watch this host until Ctrl-C: events on stdout
 
 .PHONY: demo
 demo: build ## Build, then make happen and explain the two situations that tell the story best
-	@demo='$(BIN) lab run exhaust-no-timestamps nat-port-reuse-one-host'; \
+	@demo='$(BIN) lab run exhaust-no-timestamps nat-port-reuse-two-hosts'; \
 	if [ "$$(id -u)" -eq 0 ]; then exec $$demo; else exec sudo $$demo; fi
 
 .PHONY: clean

@@ -102,6 +102,8 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 			t.Errorf("time_wait of %s to %s: no such socket by sock_diag", e.Local, e.Remote)
 		}
 		delete(left, e.Local.Port())
+	}
+	for _, e := range named(t, waits) {
 		if e.Timestamps || e.TSRecent != 0 || e.Role != event.RoleClient || e.Substate != event.SubstateTimeWait ||
 			e.TimeoutMS != 60000 || !l.ours(e.Owner) {
 			t.Errorf("%+v, want a client's TIME_WAIT of 60 s without timestamps, owner %d", *e, os.Getpid())

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"path/filepath"
 	"testing"
 	"time"
@@ -161,6 +162,20 @@ func (l log) ours(o event.Owner) bool {
 		return o.PID == uint32(os.Getpid())
 	}
 	return len(of(l, func(e *event.Loss) bool { return e.Hop == "owner" })) > 0
+}
+
+// named leaves out the TIME_WAIT sockets of which the log does not know whose
+// they were: a kernel that preempts programs on tracepoints may leave them out of
+// all of connect(). One in 50 may be, and only on an emulated CPU.
+func named(t testing.TB, events []*event.TimeWait) []*event.TimeWait {
+	t.Helper()
+	list := slices.DeleteFunc(slices.Clone(events), func(e *event.TimeWait) bool {
+		return e.Role == event.RoleUnknown && e.Owner == event.Owner{}
+	})
+	if n := len(events) - len(list); n > few(0, 1+len(events)/50) {
+		t.Errorf("%d of %d time_wait do not tell who opened the connection", n, len(events))
+	}
+	return list
 }
 
 // lost is how many events of a kind the log says that it lacks: on a busy CPU

@@ -92,7 +92,7 @@ func TestAttachExitCode(t *testing.T) {
 // is blocked or ignored, no descriptor is left open, limits are as they were.
 func TestAttachInherits(t *testing.T) {
 	testutil.Root(t)
-	const show = `grep -E '^(Sig(Blk|Ign|Cgt)|Cap...):' /proc/self/status; ulimit -n; ulimit -Hn; ulimit -l; ls -l /proc/$$/fd | sed -n 's/.* \([0-9]* -> .*\)/\1/p' | grep -v /fd; cat`
+	const show = `grep -E '^(Sig(Blk|Ign|Cgt)|Cap...):' /proc/self/status; ulimit -n; ulimit -Hn; ulimit -l; ls -l /proc/$$/fd; cat`
 	output := func(cmd *exec.Cmd) []byte {
 		cmd.Stdin = strings.NewReader("from standard input\n")
 		out, err := cmd.Output()
@@ -110,8 +110,11 @@ func TestAttachInherits(t *testing.T) {
 	strip := func(b []byte) string {
 		var list []string
 		for line := range strings.Lines(string(b)) {
-			number, _, _ := strings.Cut(line, " ->")
-			list = append(list, strings.TrimSpace(number))
+			text, _, descriptor := strings.Cut(line, " -> ")
+			if descriptor {
+				text = text[strings.LastIndexByte(text, ' ')+1:] // its number
+			}
+			list = append(list, strings.TrimSpace(text))
 		}
 		return strings.Join(list, "\n")
 	}

@@ -23,10 +23,10 @@ func TestOldTimestampIsRefusedByTimeWait(t *testing.T) {
 			if res.Connected != 1 {
 				t.Fatalf("%+v, want 1 connected", res)
 			}
-			eventually(t, "server in TIME_WAIT", func() bool {
+			testutil.Eventually(t, waitLimit, func() bool {
 				tw := timeWaits(t, p.server)
 				return len(tw) == 1 && tw[0].State == TimeWait
-			})
+			}, "server in TIME_WAIT")
 			last := testutil.Must1[Segment](t)(capture.Wait(waitLimit, func(s *Segment) bool { return !s.Outgoing && s.Has(FIN) }))
 			if !last.Timestamps {
 				t.Fatalf("no timestamps were negotiated: %+v", last)
@@ -96,9 +96,9 @@ func TestMalformedSegments(t *testing.T) {
 				}))
 				return
 			}
-			eventually(t, tc.counter+" moves by one", func() bool {
+			testutil.Eventually(t, waitLimit, func() bool {
 				return netstat(t, p.server).Since(before)[tc.counter] == 1
-			})
+			}, "%s moves by one", tc.counter)
 		})
 	}
 }

@@ -62,13 +62,13 @@ func busyLab(ctx context.Context, t *testing.T, name string) *Lab {
 }
 
 func TestNothingIsLeft(t *testing.T) {
-	needRoot(t)
+	testutil.Root(t)
 	testutil.Must(t, busyLab(t.Context(), t, "warm-up").Close()) // the Go runtime keeps some descriptors from here on
 	var before footprint
-	eventually(t, "the threads of the first lab have ended", func() bool {
+	testutil.Eventually(t, waitLimit, func() bool {
 		before = takeFootprint(t)
 		return len(before.namespaces) == 1
-	})
+	}, "the threads of the first lab have ended")
 	for _, tc := range []struct {
 		name string
 		end  func(l *Lab, cancel func())
@@ -92,17 +92,17 @@ func TestNothingIsLeft(t *testing.T) {
 					t.Logf("before %+v, after %+v", before, after)
 				}
 			}()
-			eventually(t, "no descriptors, links or namespaces left", func() bool {
+			testutil.Eventually(t, waitLimit, func() bool {
 				after = takeFootprint(t)
 				return after.fds <= before.fds && slices.Equal(after.links, before.links) &&
 					slices.Equal(after.namespaces, before.namespaces)
-			})
+			}, "no descriptors, links or namespaces left")
 		})
 	}
 }
 
 func TestTwoLabsAtOnce(t *testing.T) {
-	needRoot(t)
+	testutil.Root(t)
 	a, b := busyLab(t.Context(), t, "one"), busyLab(t.Context(), t, "two")
 	defer b.Close()
 	if a.Name() == b.Name() || !strings.HasPrefix(a.Name(), "twscope-") {
@@ -129,7 +129,7 @@ func TestNamed(t *testing.T) {
 
 // The context of a test ends before its cleanups, so Close often comes second.
 func TestCloseWaitsForTheEndOfTheContext(t *testing.T) {
-	needRoot(t)
+	testutil.Root(t)
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
 		l := testutil.Must1[*Lab](t)(New(ctx, "twice", Named()))

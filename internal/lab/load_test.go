@@ -59,10 +59,10 @@ func TestCloseOrder(t *testing.T) {
 			if res.Connected != n || len(res.CloseErrs) != 0 {
 				t.Fatalf("result %+v, want %d connected and no errors", res, n)
 			}
-			eventually(t, "server has closed all", func() bool { return sv.Stats().Closed == n })
-			eventually(t, "TIME_WAIT where expected", func() bool {
+			testutil.Eventually(t, waitLimit, func() bool { return sv.Stats().Closed == n }, "server has closed all")
+			testutil.Eventually(t, waitLimit, func() bool {
 				return len(timeWaits(t, p.client)) == tc.clientTW && len(timeWaits(t, p.server)) == tc.srTW
-			})
+			}, "TIME_WAIT where expected")
 			wantResets := int64(0)
 			if tc.load.Linger != nil {
 				wantResets = n
@@ -108,7 +108,7 @@ func TestFastLoadIsCountedByTheKernel(t *testing.T) {
 			if res.P50 <= 0 || res.P90 < res.P50 || res.P99 < res.P90 || res.Max < res.P99 {
 				t.Errorf("percentiles are not in order: %+v", res)
 			}
-			eventually(t, "server has closed all", func() bool { return sv.Stats().Closed == n })
+			testutil.Eventually(t, waitLimit, func() bool { return sv.Stats().Closed == n }, "server has closed all")
 			grown := netstat(t, h).Since(before)
 			if got := grown["Tcp.ActiveOpens"]; got != n {
 				t.Errorf("kernel counted %d active opens, want %d", got, n)
@@ -227,7 +227,7 @@ func TestLoadStopsWithItsContext(t *testing.T) {
 		_, err := p.client.Run(ctx, Load{Targets: sv.Targets(p.link.B.Addr4()), Connections: 2, Concurrency: 2})
 		done <- err
 	}()
-	eventually(t, "SYNs dropped", func() bool { return testutil.Must1[uint64](t)(rule.Packets()) >= 2 })
+	testutil.Eventually(t, waitLimit, func() bool { return testutil.Must1[uint64](t)(rule.Packets()) >= 2 }, "SYNs dropped")
 	cancel()
 	select {
 	case err := <-done:
@@ -270,9 +270,7 @@ func TestConnectVia(t *testing.T) {
 				sv := serve(t, h, Server{})
 				target := sv.Targets(dst)[0]
 				c, err := h.Connect(Dial{Via: via}, target)
-				if URingUnavailable(err) {
-					t.Skip(err)
-				}
+				testutil.SkipUnless(t, !URingUnavailable(err), fmt.Sprint(err))
 				testutil.Must(t, err)
 				local := c.Local()
 				if local.Addr() != dst || local.Port() == 0 {

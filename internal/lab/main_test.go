@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -23,24 +24,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces")
-	}
-}
-
 // needMPTCP skips if this kernel has no MPTCP at all, and for no other reason.
 func needMPTCP(t *testing.T, h *Host) {
 	t.Helper()
-	if _, err := h.ReadSysctl("net.mptcp.enabled"); errors.Is(err, os.ErrNotExist) {
-		t.Skipf("kernel without CONFIG_MPTCP: %v", err)
-	}
+	_, err := h.ReadSysctl("net.mptcp.enabled")
+	testutil.SkipUnless(t, !errors.Is(err, os.ErrNotExist), fmt.Sprintf("kernel without CONFIG_MPTCP: %v", err))
 }
 
 func newLab(t *testing.T, opts ...Option) *Lab {
 	t.Helper()
-	needRoot(t)
+	testutil.Root(t)
 	l, err := New(t.Context(), "test", opts...)
 	testutil.Must(t, err)
 	t.Cleanup(func() { testutil.Must(t, l.Close()) })
@@ -67,22 +60,6 @@ func newPair(t *testing.T) pair {
 	link, err := l.Link(t.Context(), hosts[0], hosts[1], "10.1.0.0/24", "fd00:1::/64")
 	testutil.Must(t, err)
 	return pair{client: hosts[0], server: hosts[1], link: link}
-}
-
-// eventually waits for a condition of the kernel that nothing announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.NewTimer(waitLimit)
-	defer limit.Stop()
-	for !ok() {
-		select {
-		case <-limit.C:
-			t.Fatalf("not within %s: %s", waitLimit, what)
-		case <-tick.C:
-		}
-	}
 }
 
 func timeWaits(t *testing.T, h *Host) []Socket {

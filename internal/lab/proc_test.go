@@ -89,10 +89,10 @@ func TestHandOver(t *testing.T) {
 	if r.ChildPID == 0 || r.ChildPID == proc.PID() || r.ChildPID == os.Getpid() {
 		t.Errorf("closed by %d, opened by %d", r.ChildPID, proc.PID())
 	}
-	eventually(t, "TIME_WAIT after the child has closed", func() bool {
+	testutil.Eventually(t, waitLimit, func() bool {
 		tw := timeWaits(t, p.client)
 		return len(tw) == 1 && tw[0].Local == r.Local && tw[0].State == TimeWait
-	})
+	}, "TIME_WAIT after the child has closed")
 }
 
 func TestSpawnFails(t *testing.T) {
@@ -158,7 +158,7 @@ func buildLabAndHang() {
 }
 
 func TestNothingIsLeftAfterSIGKILL(t *testing.T) {
-	needRoot(t)
+	testutil.Root(t)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), killedEnv+"=1")
 	cmd.Stderr = os.Stderr
@@ -173,8 +173,8 @@ func TestNothingIsLeftAfterSIGKILL(t *testing.T) {
 	if err := cmd.Wait(); !errors.As(err, &exit) {
 		t.Fatalf("ended with %v, want by a signal", err)
 	}
-	eventually(t, "the lab's process has died too", func() bool {
+	testutil.Eventually(t, waitLimit, func() bool {
 		now, err := inodeOf(fmt.Sprintf("/proc/%d/ns/net", pid))
 		return err != nil && (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)) || now != inode && err == nil
-	})
+	}, "the lab's process has died too")
 }

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -49,10 +50,10 @@ func TestFinWait2Substate(t *testing.T) {
 	sv := serve(t, p.server, Server{NeverAccept: true}) // so that no FIN comes back
 	c := testutil.Must1[*Conn](t)(p.client.Connect(Dial{}, sv.Targets(p.link.B.Addr4())[0]))
 	testutil.Must(t, c.Close())
-	eventually(t, "orphan in FIN_WAIT2 as a TIME_WAIT socket", func() bool {
+	testutil.Eventually(t, waitLimit, func() bool {
 		tw := timeWaits(t, p.client)
 		return len(tw) == 1 && tw[0].State == FinWait2
-	})
+	}, "orphan in FIN_WAIT2 as a TIME_WAIT socket")
 }
 
 func TestSocketsByState(t *testing.T) {
@@ -80,9 +81,7 @@ func TestKillTimeWaits(t *testing.T) {
 		run(t, p.client, Load{Targets: sv.Targets(dst), Connections: 5, ClosesFirst: true})
 	}
 	killed, err := p.client.KillTimeWaits()
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		t.Skipf("this kernel does not destroy TIME_WAIT sockets: %v", err)
-	}
+	testutil.SkipUnless(t, !errors.Is(err, unix.EOPNOTSUPP), fmt.Sprintf("this kernel does not destroy TIME_WAIT sockets: %v", err))
 	testutil.Must(t, err)
 	if left := timeWaits(t, p.client); killed != 10 || len(left) != 0 {
 		t.Errorf("killed %d and left %d, want 10 and 0", killed, len(left))

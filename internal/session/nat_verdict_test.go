@@ -218,9 +218,7 @@ func TestNATVerdicts(t *testing.T) {
 		r.setUp(t, i)
 	}
 	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
-	if w.rung(probe.PAWSTimeWait) == probe.Counter {
-		t.Skip("this rung counts refusals and sees none")
-	}
+	testutil.SkipUnless(t, w.rung(probe.PAWSTimeWait) != probe.Counter, "this kernel's counters count refusals and show none")
 	w.matrix(probe.PAWSTimeWait)
 	var wg sync.WaitGroup
 	for _, r := range rows {

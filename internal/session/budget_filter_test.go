@@ -88,12 +88,13 @@ func TestBudgetOfAllOwners(t *testing.T) {
 			t.Errorf("%+v", *f)
 		}
 	}
-	d := shared.budget(t, l)
-	if d.TimeWait != ports || d.ClosedHere != ports/2 || strings.Contains(strings.Join(d.Unknown, "; "), "programs") {
-		t.Errorf("%+v", d)
-	}
-	if n := len(of[*event.TimeWait](l, nil)); n != ports/2 || l.stopEvent(t).Seen["time_wait"] != ports/2 {
+	n := len(of[*event.TimeWait](l, nil))
+	if n > ports/2 || n < ports/2-l.nameless(ports/2) || l.stopEvent(t).Seen["time_wait"] != uint64(n) {
 		t.Errorf("%d lines of TIME_WAIT, %v counted", n, l.stopEvent(t).Seen)
+	}
+	d := shared.budget(t, l)
+	if d.TimeWait != ports || d.ClosedHere != uint64(n) || strings.Contains(strings.Join(d.Unknown, "; "), "programs") {
+		t.Errorf("%+v", d)
 	}
 	if n := len(of[*event.Census](l, nil)); n > 0 {
 		t.Errorf("%d lines of sockets that have no owner", n)

@@ -24,8 +24,7 @@ import (
 )
 
 // The kernel matrix sets rungEnv to force a rung, and vmEnv; it acts all
-// scenarios, one by one: its CPUs are slow, and an emulated one that connects
-// may panic in code that another is patching, to attach a program.
+// scenarios, one by one: its CPUs are slow.
 const (
 	rungEnv = "TWSCOPE_RUNG"
 	vmEnv   = "TWSCOPE_VM"

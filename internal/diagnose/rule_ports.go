@@ -193,10 +193,10 @@ func (v *view) rates() string {
 	was := ""
 	if v.mixed() {
 		if v.subsided() {
-			was = fmt.Sprintf(", and was %s of %s until connect() failed", about(v.before.here), about(v.before.load))
+			was = fmt.Sprintf(" (%s of %s until connect() failed)", about(v.before.here), about(v.before.load))
 		}
-		return fmt.Sprintf("this budget sustains %s conn/s that this host closes first; of the load of %s that is %s%s",
-			atLeast(v.budget.SustainableRate), about(v.load()), about(v.pressing()), was)
+		return fmt.Sprintf("of the load of %s conn/s this host closes %s first%s; this budget sustains %s of these",
+			about(v.load()), about(v.pressing()), was, atLeast(v.budget.SustainableRate))
 	}
 	if v.subsided() {
 		was = ", and was " + about(v.before.load) + " until connect() failed"

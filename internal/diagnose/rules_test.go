@@ -72,13 +72,13 @@ func TestMixedEndings(t *testing.T) {
 		{
 			"most there",
 			[3]uint64{100, 900, 0},
-			"sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"of the load of 900 conn/s this host closes 90 first; this budget sustains 16 of these", "with 6 requests",
 			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true,
 		},
 		{
 			"most by RST",
 			[3]uint64{100, 0, 900},
-			"sustains 16 conn/s that this host closes first; of the load of 900 that is 90", "with 6 requests",
+			"of the load of 900 conn/s this host closes 90 first; this budget sustains 16 of these", "with 6 requests",
 			"the load of 90 that this host closes first needs 6 in all: 90 / 16", 90, true,
 		},
 	}
@@ -189,7 +189,7 @@ func TestEndingsChange(t *testing.T) {
 	d.ClosedReset = 519 // too few to tell anew
 	got := r.after(4 * time.Second).budget(d)
 	want(t, got, "port-exhaustion-soon:close")
-	contains(t, got[0].Summary, "sustains 470 conn/s that this host closes first; of the load of 700 that is 0")
+	contains(t, got[0].Summary, "of the load of 700 conn/s this host closes 0 first; this budget sustains 470 of these")
 	contains(t, got[0].Changed, "connections ended by RST")
 	r.check()
 }

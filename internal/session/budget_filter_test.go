@@ -89,7 +89,7 @@ func TestBudgetOfAllOwners(t *testing.T) {
 		}
 	}
 	n := len(of[*event.TimeWait](l, nil))
-	if n > ports/2 || n < ports/2-l.nameless(ports/2) || l.stopEvent(t).Seen["time_wait"] != uint64(n) {
+	if n > ports/2 || n < ports/2-nameless(ports/2) || l.stopEvent(t).Seen["time_wait"] != uint64(n) {
 		t.Errorf("%d lines of TIME_WAIT, %v counted", n, l.stopEvent(t).Seen)
 	}
 	d := shared.budget(t, l)

@@ -103,7 +103,7 @@ func (x *exhaustion) check(t *testing.T, w *watcher, l log, deaths bool) {
 		}
 		delete(left, e.Local.Port())
 	}
-	for _, e := range l.named(t, waits) {
+	for _, e := range named(t, waits) {
 		if e.Timestamps || e.TSRecent != 0 || e.Role != event.RoleClient || e.Substate != event.SubstateTimeWait ||
 			e.TimeoutMS != 60000 || !l.ours(e.Owner) {
 			t.Errorf("%+v, want a client's TIME_WAIT of 60 s without timestamps, owner %d", *e, os.Getpid())

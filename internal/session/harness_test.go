@@ -161,30 +161,21 @@ func (l log) ours(o event.Owner) bool {
 	if o.PID != 0 {
 		return o.PID == uint32(os.Getpid())
 	}
-	return l.ownersLost() > 0
-}
-
-// ownersLost is how many connections the log says have no owner in it.
-func (l log) ownersLost() (n uint64) {
-	for _, e := range of(l, func(e *event.Loss) bool { return e.Hop == "owner" }) {
-		n += e.Count
-	}
-	return n
+	return len(of(l, func(e *event.Loss) bool { return e.Hop == "owner" })) > 0
 }
 
 // nameless is of how many of some connections the log may not know whose they
 // were: a kernel that preempts programs on tracepoints may leave them out of
-// all of connect(). One in 50, and only on an emulated CPU, and those that are
-// told as lost.
-func (l log) nameless(of int) int { return int(l.ownersLost()) + few(0, 1+of/50) }
+// all of connect(). One in 50, and only on an emulated CPU.
+func nameless(of int) int { return few(0, 1+of/50) }
 
 // named leaves out the nameless TIME_WAIT sockets.
-func (l log) named(t testing.TB, events []*event.TimeWait) []*event.TimeWait {
+func named(t testing.TB, events []*event.TimeWait) []*event.TimeWait {
 	t.Helper()
 	list := slices.DeleteFunc(slices.Clone(events), func(e *event.TimeWait) bool {
 		return e.Role == event.RoleUnknown && e.Owner == event.Owner{}
 	})
-	if n := len(events) - len(list); n > l.nameless(len(events)) {
+	if n := len(events) - len(list); n > nameless(len(events)) {
 		t.Errorf("%d of %d time_wait do not tell who opened the connection", n, len(events))
 	}
 	return list

@@ -178,11 +178,11 @@ func (r *natRow) check(t *testing.T, l log) string {
 		return float64(a) / float64(b)
 	}
 	precision, recall := ratio(right, blamed), ratio(right, known)
-	// An emulated CPU stalls for long enough for a restart, which the first
-	// changes of clocks are then held for possible.
-	tooFew := known >= 100 && recall < 0.98 && known-right > few(0, known/2)
-	if precision < 0.99 || tooFew {
-		t.Errorf("%s: precision %.3f, recall %.3f of %d, want 0.99 and 0.98; missed: %v", r.name, precision, recall, known, missed)
+	// An emulated CPU stalls for as long as a restart takes, so one is
+	// held to be possible for the first changes of clocks.
+	leastRecall := float64(few(98, 50)) / 100
+	if precision < 0.99 || known >= 100 && recall < leastRecall {
+		t.Errorf("%s: precision %.3f, recall %.3f of %d, want 0.99 and %.2f; missed: %v", r.name, precision, recall, known, leastRecall, missed)
 	}
 	return fmt.Sprintf("| %s | %d | %d | %d | %.3f | %.3f | %d | %d |",
 		r.name, r.clients*rowConnections, len(events), blamed, precision, recall, len(rejects), r.slow)
@@ -221,7 +221,9 @@ func TestNATVerdicts(t *testing.T) {
 		r.setUp(t, i)
 	}
 	w := watch(t, func(o *session.Options) { o.Kinds = session.DefaultKinds() })
-	testutil.SkipUnless(t, w.rung(probe.PAWSTimeWait) != probe.Counter, "this kernel's counters count refusals and show none")
+	if w.rung(probe.PAWSTimeWait) == probe.Counter {
+		t.Skip("this rung counts refusals and sees none")
+	}
 	w.matrix(probe.PAWSTimeWait)
 	var wg sync.WaitGroup
 	for _, r := range rows {

@@ -281,7 +281,7 @@ func (c *closing) check(t *testing.T, w *watcher, l log, deaths bool) {
 		if len(events) != side.want {
 			t.Errorf("%d time_wait of the %s, want %d", len(events), role, side.want)
 		}
-		for _, e := range l.named(t, events) {
+		for _, e := range named(t, events) {
 			substate, timeout := c.substate, c.timeoutMS
 			if c.orphan && e.Substate != substate {
 				substate, timeout = e.Substate, 60_000

@@ -100,7 +100,7 @@ func bootKernel(ctx context.Context, o *options, k *debkernel.Kernel, load *gues
 
 func qemuCommand(ctx context.Context, o *options, image, initramfs, console string) *exec.Cmd {
 	// One thread runs both processors in turn. With a thread for each, kernels panicked (int3) where one processor ran code
-	// that the other was patching to attach a program (QEMU 7.2); and with as many machines as CPUs it took twice as long.
+	// that the other was patching to attach a program (QEMU 7.2); where machines are as many as CPUs it is no quicker either.
 	cmd := exec.CommandContext(ctx, qemu, "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(o.memory),
 		"-nodefaults", "-no-reboot", "-display", "none", "-nic", "none",
 		"-kernel", image, "-initrd", initramfs,

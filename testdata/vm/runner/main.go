@@ -43,6 +43,7 @@ type options struct {
 	perRun  time.Duration // limit for one run
 	memory  int           // MiB
 	jobs    int           // machines at a time
+	again   bool          // boot a second time for what failed
 	logs    string
 	cache   debkernel.Cache
 }
@@ -90,6 +91,7 @@ func parseArgs(args []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.perRun, "T", 3*time.Minute, "limit for one run of one target")
 	fs.IntVar(&o.memory, "m", 1024, "memory of the machine in `MiB`")
 	fs.IntVar(&o.jobs, "j", 1, "run this `number` of machines at a time")
+	fs.BoolVar(&o.again, "again", false, "boot a kernel a second time for what did not pass in it, and pass what passes then")
 	fs.StringVar(&o.logs, "logs", ".cache/vm-logs", "write complete logs to this `directory`")
 	fs.StringVar(&o.cache.Dir, "cache", ".cache/kernels", "keep kernels in this `directory`")
 	fs.StringVar(&o.cache.Mirror, "mirror", "", "`address` of a Debian archive (default: that of the host's apt)")
@@ -184,12 +186,19 @@ func bootAll(ctx context.Context, o *options, kernels []debkernel.Kernel, load *
 
 func bootOne(ctx context.Context, o *options, k *debkernel.Kernel, load *guestLoad, tmp string, out io.Writer) (*bootResult, error) {
 	at := bootFiles{tmp: filepath.Join(tmp, k.Release), logs: filepath.Join(o.logs, k.Release)}
+	again := bootFiles{tmp: at.tmp, logs: filepath.Join(at.logs, "again")}
 	err := os.RemoveAll(at.logs)
 	if err = errors.Join(err, os.MkdirAll(at.logs, 0o755), os.Mkdir(at.tmp, 0o700)); err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(at.tmp)
 	b, err := bootKernel(ctx, o, k, load, at, out)
+	if err == nil && o.again && !b.passed() {
+		fmt.Fprintln(out, "  a second time, for what did not pass")
+		if err = os.Mkdir(again.logs, 0o755); err == nil {
+			b.second, err = bootKernel(ctx, o, k, load.again(b), again, out)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k.Release, err)
 	}

@@ -43,6 +43,8 @@ type bootResult struct {
 	took    time.Duration
 	ended   bool
 	failure string // why the boot as a whole failed
+	// second is the boot for what did not pass in this one, if there was one.
+	second *bootResult
 }
 
 var unsafeName = regexp.MustCompile(`[^A-Za-z0-9.]+`)
@@ -67,7 +69,11 @@ func (b *bootResult) closeLogs() error {
 	return errors.Join(errs...)
 }
 
+// passed tells whether all runs passed, in this boot or the rest in the second.
 func (b *bootResult) passed() bool {
+	if b.second != nil {
+		return b.second.passed()
+	}
 	return b.failure == "" && b.ended && !slices.ContainsFunc(b.runs, func(r *runResult) bool { return !r.passed() })
 }
 
@@ -119,12 +125,15 @@ func (b *bootResult) take(rec wire.Record, began time.Time, out io.Writer) error
 	return nil
 }
 
-func (r *runResult) report(out io.Writer) {
-	verdict := "ok"
-	if !r.passed() {
-		verdict = strings.TrimSpace(fmt.Sprintf("FAIL exit code %d %s", r.code, r.why))
+func (r *runResult) verdict() string {
+	if r.passed() {
+		return "ok"
 	}
-	fmt.Fprintf(out, "  %-28s %-11s %6.1f s  %s%s\n", r.name, r.rung, r.took.Seconds(), verdict, r.tally())
+	return strings.TrimSpace(fmt.Sprintf("FAIL exit code %d %s", r.code, r.why))
+}
+
+func (r *runResult) report(out io.Writer) {
+	fmt.Fprintf(out, "  %-28s %-11s %6.1f s  %s%s\n", r.name, r.rung, r.took.Seconds(), r.verdict(), r.tally())
 	if !r.passed() && len(r.output) > 0 {
 		fmt.Fprint(out, quote(r.output, math.MaxInt32))
 	}
@@ -181,6 +190,20 @@ func (b *bootResult) facts() string {
 	return strings.Join(facts, " ")
 }
 
+// writeMatrix prints how each observation was made and with what result.
+func (b *bootResult) writeMatrix(w io.Writer, remark string) {
+	seen := map[string]bool{}
+	for _, r := range b.runs {
+		for _, m := range marked(r.output, "MATRIX", 3) {
+			line := fmt.Sprintf("%s\t%s\t%s\t%s\t%s%s\n", b.kernel.Release, m[0], r.rung, m[1], m[2], remark)
+			if !seen[line] {
+				seen[line] = true
+				fmt.Fprint(w, line)
+			}
+		}
+	}
+}
+
 // writeTables prints the facts, the matrix and the times.
 func writeTables(out io.Writer, boots []*bootResult) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -193,15 +216,9 @@ func writeTables(out io.Writer, boots []*bootResult) error {
 	}
 	fmt.Fprint(w, "\nkernel\tobservation\tasked\trung\tresult\n")
 	for _, b := range boots {
-		seen := map[string]bool{}
-		for _, r := range b.runs {
-			for _, m := range marked(r.output, "MATRIX", 3) {
-				line := fmt.Sprintf("%s\t%s\t%s\t%s\t%s\n", b.kernel.Release, m[0], r.rung, m[1], m[2])
-				if !seen[line] {
-					seen[line] = true
-					fmt.Fprint(w, line)
-				}
-			}
+		b.writeMatrix(w, "")
+		if b.second != nil {
+			b.second.writeMatrix(w, " (second time)")
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -216,10 +233,17 @@ func writeTables(out io.Writer, boots []*bootResult) error {
 			}
 		}
 		verdict := "ok"
-		if !b.passed() {
+		switch {
+		case !b.passed():
 			verdict = strings.TrimSpace("FAIL " + b.failure)
+		case b.second != nil:
+			verdict = "ok, the second time"
 		}
 		fmt.Fprintf(w, "%s\t%.1f s\t%.1f s\t%d of %d\t%s\n", b.kernel.Release, b.up.Seconds(), b.took.Seconds(), passed, len(b.runs), verdict)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	writeFailures(out, boots)
+	return nil
 }

@@ -80,16 +80,18 @@ func TestBudgetOfAllOwners(t *testing.T) {
 	if res := shared.chosen(t, lab.Load{Connections: ports/2 + 5}); res.Failed["EADDRNOTAVAIL"] != 5 {
 		t.Fatalf("%+v", res)
 	}
-	w.eventually(func(l log) bool { return len(shared.findings(l, "port-exhaustion")) > 0 }, "a finding")
+	w.eventually(func(l log) bool {
+		return len(shared.findings(l, "port-exhaustion")) > 0 && shared.budget(t, l).TimeWait == ports
+	}, "a finding, and a budget with all sockets")
 	l := w.stop()
 
 	for _, f := range shared.causes(t, l, 5, event.CauseTimeWaitNotReusable) {
-		if f.PortsTimeWait != ports {
+		if !l.near(f.PortsTimeWait, ports) {
 			t.Errorf("%+v", *f)
 		}
 	}
 	n := len(of[*event.TimeWait](l, nil))
-	if n > ports/2 || n < ports/2-nameless(ports/2) || l.stopEvent(t).Seen["time_wait"] != uint64(n) {
+	if n > ports/2 || n+int(l.lost(event.KindTimeWait)) < ports/2-nameless(ports/2) || l.stopEvent(t).Seen["time_wait"] != uint64(n) {
 		t.Errorf("%d lines of TIME_WAIT, %v counted", n, l.stopEvent(t).Seen)
 	}
 	d := shared.budget(t, l)
@@ -125,12 +127,12 @@ func TestBudgetOfOneDestination(t *testing.T) {
 	l := w.stop()
 
 	for _, f := range whole.causes(t, l, 5, event.CauseTimeWaitNotReusable) {
-		if f.PortsTimeWait != ports {
+		if !l.near(f.PortsTimeWait, ports) {
 			t.Errorf("%+v", *f)
 		}
 	}
 	robbed.causes(t, l, 5, event.CauseOther)
-	if d := whole.budget(t, l); d.TimeWait != ports || d.PortsTotal != ports {
+	if d := whole.budget(t, l); !l.near(d.TimeWait, ports) || d.PortsTotal != ports {
 		t.Errorf("%+v", d)
 	}
 	says(t, robbed.budget(t, l), "bind()")

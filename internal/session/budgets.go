@@ -24,8 +24,7 @@ type budgets struct {
 	listing time.Duration     // what that took
 	told    int64             // ns: when the budgets were written last
 	listed  int               // destinations in them
-	drifts  map[uint32]int    // looks in a row that found another number in TIME_WAIT
-	entered map[uint32]uint64 // sockets that had entered TIME_WAIT by the last look
+	drifts  map[uint32]*drift // by namespace
 	// by namespace: the sysctls, and the ports on which somebody listens
 	sysctls   map[uint32]map[string]string
 	listening map[uint32][]uint16
@@ -58,7 +57,7 @@ func newBudgets(s *session) *budgets {
 			Ends: ends == probe.Fentry || ends == probe.Kprobe, Unfed: unfed(&s.opts, s.probe.Rung(probe.Census) != probe.None),
 			Chosen: s.chooses(),
 		}),
-		goes: map[uint32]bool{}, drifts: map[uint32]int{}, entered: map[uint32]uint64{}, sysctls: map[uint32]map[string]string{},
+		goes: map[uint32]bool{}, drifts: map[uint32]*drift{}, sysctls: map[uint32]map[string]string{},
 	}
 }
 
@@ -250,13 +249,25 @@ func (b *budgets) learn(l look) {
 	if l.recounted {
 		b.session.reader.Recount(l.snapshot, b.book.Census)
 		b.book.EndRecount(netns)
-		b.drifts[netns] = 0
+		b.drifts[netns] = &drift{entered: l.seen.TimeWait, left: b.missing(l)}
 	}
 }
 
+// drift is how far the book is from what sockstat tells of a namespace.
+type drift struct {
+	looks   int    // in a row that found another number in TIME_WAIT
+	entered uint64 // sockets that had entered TIME_WAIT by the last look
+	left    int64  // the difference that the last count left, so that none can mend it
+}
+
+// missing is how many sockets in TIME_WAIT the book does not hold, or holds too
+// many if negative.
+func (b *budgets) missing(l look) int64 {
+	return int64(l.timeWaits) - int64(b.book.TimeWait(l.namespace.Inode, b.session.reader.Stamp()))
+}
+
 // drifted reports whether the sockets in TIME_WAIT of a namespace should be
-// counted anew: some were killed, or not seen. A look is some events older or
-// younger than the book: at most those between two looks.
+// counted anew: some were killed, or not seen.
 func (b *budgets) drifted(l look) bool {
 	netns := l.namespace.Inode
 	f := &b.session.opts.Filters
@@ -266,27 +277,43 @@ func (b *budgets) drifted(l look) bool {
 	if b.session.probe.Rung(probe.Census) == probe.None {
 		return false // a count would find none, and leave none
 	}
-	ours := b.book.TimeWait(netns, b.session.reader.Stamp())
-	under := uint32(l.seen.TimeWait - b.entered[netns])
-	b.entered[netns] = l.seen.TimeWait
-	slack := max(8, l.timeWaits/100) + under
-	if ours+slack >= l.timeWaits && l.timeWaits+slack >= ours {
-		b.drifts[netns] = 0
-		return false
+	d := b.drifts[netns]
+	if d == nil {
+		d = &drift{}
+		b.drifts[netns] = d
 	}
-	b.drifts[netns]++
-	if b.drifts[netns] < driftLooks {
+	if !d.look(b.missing(l), l.timeWaits, l.seen.TimeWait) {
 		return false
 	}
 	b.book.BeginRecount(netns, b.session.reader.Stamp())
 	return true
 }
 
+// look takes in a difference, and how many sockets are in TIME_WAIT and have
+// ever been. It reports whether that many looks in a row have found one. While
+// sockets come, a look is some events older or younger than the book: at most
+// those between two looks. At rest the two are equal.
+func (d *drift) look(missing int64, timeWaits uint32, entered uint64) bool {
+	var slack int64
+	if under := entered - d.entered; under > 0 {
+		slack = max(8, int64(timeWaits)/100) + int64(under)
+	}
+	d.entered = entered
+	if missing == 0 {
+		d.left = 0
+	}
+	if missing == d.left || max(missing, -missing) <= slack {
+		d.looks = 0
+		return false
+	}
+	d.looks++
+	return d.looks >= driftLooks
+}
+
 // forget drops a namespace that has gone.
 func (b *budgets) forget(netns uint32) {
 	b.book.Forget(netns)
 	delete(b.drifts, netns)
-	delete(b.entered, netns)
 	delete(b.sysctls, netns)
 }
 

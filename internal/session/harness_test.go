@@ -190,6 +190,12 @@ func (l log) lost(kind event.Kind) (n uint64) {
 	return n
 }
 
+// near tells whether n of TIME_WAIT sockets are all of them, but for those that
+// the log says it lacks: until a count finds those they are in no budget.
+func (l log) near(n uint32, all int) bool {
+	return int(n) <= all && uint64(n)+l.lost(event.KindTimeWait) >= uint64(all)
+}
+
 // stopEvent returns the last line.
 func (l log) stopEvent(t testing.TB) *event.Stop {
 	t.Helper()

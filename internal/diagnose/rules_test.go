@@ -130,6 +130,23 @@ func TestLoadBeforeFailure(t *testing.T) {
 	r.check()
 }
 
+// TestMixedLoadBeforeFailure: of a load that has subsided the peer closed most.
+func TestMixedLoadBeforeFailure(t *testing.T) {
+	r := newRun(t, map[string]string{"net.ipv4.tcp_tw_reuse": "0"})
+	d := full()
+	d.TimeWait, d.Refused, d.Failed, d.ExhaustedInS = 500, event.Refused{NoTimestamps: 500}, 0, -1
+	d.ClosedHere, d.ClosedThere = 500, 4500
+	want(t, r.after(time.Second).budget(d), "")
+	r.after(500 * time.Millisecond).feed(connectFail())
+	d = full()
+	d.Rate, d.ClosedHere, d.ClosedThere = 5, 500, 4500
+	got := r.after(500 * time.Millisecond).budget(d)
+	want(t, got, "port-exhaustion:open")
+	contains(t, got[0].Summary, "of the load of 6 conn/s this host closes 0.6 first (90 of 900 until connect() failed); this budget sustains 16 of these")
+	contains(t, remedy(got[0], "use more source addresses").Buys, "the load of 90 that this host closes first needs 6 in all: 90 / 16")
+	r.check()
+}
+
 // TestFailuresBeforeBudget: a finding that is told without a budget takes
 // nothing away from the load that the next one tells of.
 func TestFailuresBeforeBudget(t *testing.T) {

@@ -192,8 +192,8 @@ func (h *Host) Do(fn func() error) error {
 	onOwnThread(func() {
 		defer close(done)
 		panicked, err = call(func() error {
-			if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("host %s: enter namespace: %w", h.name, err)
+			if err := h.enter(); err != nil {
+				return fmt.Errorf("host %s: %w", h.name, err)
 			}
 			return fn()
 		})
@@ -203,6 +203,23 @@ func (h *Host) Do(fn func() error) error {
 		panic(panicked)
 	}
 	return err
+}
+
+// enter moves the calling thread into the namespace. Close may come meanwhile,
+// so the file is held until that is done, which Fd() would not do.
+func (h *Host) enter() error {
+	ns, err := h.ns.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("the lab is closed: %w", err)
+	}
+	var entered error
+	if err := ns.Control(func(fd uintptr) { entered = unix.Setns(int(fd), unix.CLONE_NEWNET) }); err != nil {
+		return fmt.Errorf("the lab is closed: %w", err)
+	}
+	if entered != nil {
+		return fmt.Errorf("enter namespace: %w", entered)
+	}
+	return nil
 }
 
 // onKeeper runs fn on the host's long-lived thread.

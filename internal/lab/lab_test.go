@@ -145,6 +145,25 @@ func TestCloseWaitsForTheEndOfTheContext(t *testing.T) {
 	}
 }
 
+// TestDoWhileClosing: who comes too late is told so.
+func TestDoWhileClosing(t *testing.T) {
+	l, hosts := newHosts(t, "a")
+	began, ended := make(chan struct{}), make(chan error)
+	go func() {
+		err := hosts[0].Do(func() error { return nil })
+		close(began)
+		for err == nil {
+			err = hosts[0].Do(func() error { return nil })
+		}
+		ended <- err
+	}()
+	<-began
+	testutil.Must(t, l.Close())
+	if err := <-ended; !strings.Contains(err.Error(), "the lab is closed") {
+		t.Error(err)
+	}
+}
+
 func TestHostsAreRefused(t *testing.T) {
 	l := newLab(t)
 	testutil.Must1[*Host](t)(l.Host("a"))

@@ -91,8 +91,9 @@ type ladder struct {
 
 // facts are what the plan asks the kernel.
 type facts struct {
-	btf          kernel.BTF
+	btf          kernel.BTF // at the start only
 	reasons      kernel.DropReasons
+	counting     kernel.TWCounting
 	kfreeSkbArgs int
 }
 

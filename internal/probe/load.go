@@ -57,6 +57,10 @@ func newLoader(cache *btf.Cache, ringSize uint32) (*loader, error) {
 	return l, nil
 }
 
+// done gives back what only loading needs: types and instructions, by far the
+// most of an idle daemon's memory.
+func (l *loader) done() { l.specs, l.cache = nil, nil }
+
 type attached struct {
 	name string
 	*ebpf.Program

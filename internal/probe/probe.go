@@ -134,11 +134,13 @@ func (p *Probe) start() error {
 	if p.reader, err = ringbuf.NewReader(p.loader.maps["tws_events"]); err != nil {
 		return fmt.Errorf("read the ring buffer: %w", err)
 	}
+	p.loader.done()
+	p.facts.btf = kernel.BTF{}
 	return nil
 }
 
 func newFacts(b kernel.BTF) facts {
-	f := facts{btf: b, reasons: b.DropReasons()}
+	f := facts{btf: b, reasons: b.DropReasons(), counting: b.TWCounting()}
 	f.kfreeSkbArgs, _ = b.TracepointArgs("kfree_skb")
 	return f
 }

@@ -164,5 +164,5 @@ func (p *Probe) PAWSCounters() []PAWSCounter {
 	return list
 }
 
-// BTF returns what the kernel's type information tells.
-func (p *Probe) BTF() kernel.BTF { return p.facts.btf }
+// TWCounting returns when the kernel counts TIME_WAIT sockets.
+func (p *Probe) TWCounting() kernel.TWCounting { return p.facts.counting }

@@ -26,7 +26,7 @@ func (s *session) coverage() observe.Coverage {
 		Reused: sees(probe.TWReuse) &&
 			(s.probe.Rung(probe.TWReuse) != probe.Tracepoint || s.wholeReuses()),
 		Overflow: sees(probe.Overflow),
-		Counting: s.probe.BTF().TWCounting(),
+		Counting: s.probe.TWCounting(),
 	}
 	for _, name := range s.probe.PAWSCounters() {
 		if name.Complete {
@@ -206,7 +206,7 @@ func selects(f *probe.Filters, netns uint32) bool {
 // program of ours has seen. The counters are read before our tallies, so what
 // happens in between does not count.
 func (s *session) unseen() uint64 {
-	if s.probe.BTF().TWCounting() == kernel.TWCountedAtCreation {
+	if s.probe.TWCounting() == kernel.TWCountedAtCreation {
 		s.missing = max(s.missing, s.account.MissingTimeWaits())
 	}
 	return s.missing
@@ -221,7 +221,7 @@ func (s *session) unseenRejects() uint64 {
 // leftOut counts runs of our programs that the kernel left out, where nothing
 // better tells what was lost with them: most would have told nothing.
 func (s *session) leftOut() uint64 {
-	if s.probe.BTF().TWCounting() == kernel.TWCountedAtCreation {
+	if s.probe.TWCounting() == kernel.TWCountedAtCreation {
 		return 0
 	}
 	return s.probe.RecursionMisses()

@@ -249,7 +249,7 @@ func (b *budgets) learn(l look) {
 	if l.recounted {
 		b.session.reader.Recount(l.snapshot, b.book.Census)
 		b.book.EndRecount(netns)
-		b.drifts[netns] = &drift{entered: l.seen.TimeWait, left: b.missing(l)}
+		b.drift(netns).recounted(b.missing(l), l.seen.TimeWait)
 	}
 }
 
@@ -258,6 +258,16 @@ type drift struct {
 	looks   int    // in a row that found another number in TIME_WAIT
 	entered uint64 // sockets that had entered TIME_WAIT by the last look
 	left    int64  // the difference that the last count left, so that none can mend it
+}
+
+// drift returns that of a namespace.
+func (b *budgets) drift(netns uint32) *drift {
+	d := b.drifts[netns]
+	if d == nil {
+		d = &drift{}
+		b.drifts[netns] = d
+	}
+	return d
 }
 
 // missing is how many sockets in TIME_WAIT the book does not hold, or holds too
@@ -277,16 +287,20 @@ func (b *budgets) drifted(l look) bool {
 	if b.session.probe.Rung(probe.Census) == probe.None {
 		return false // a count would find none, and leave none
 	}
-	d := b.drifts[netns]
-	if d == nil {
-		d = &drift{}
-		b.drifts[netns] = d
-	}
-	if !d.look(b.missing(l), l.timeWaits, l.seen.TimeWait) {
+	if !b.drift(netns).look(b.missing(l), l.timeWaits, l.seen.TimeWait) {
 		return false
 	}
 	b.book.BeginRecount(netns, b.session.reader.Stamp())
 	return true
+}
+
+// recounted takes in the difference that a count has left. While sockets come
+// it is one of time.
+func (d *drift) recounted(missing int64, entered uint64) {
+	if entered != d.entered {
+		missing = 0
+	}
+	*d = drift{entered: entered, left: missing}
 }
 
 // look takes in a difference, and how many sockets are in TIME_WAIT and have

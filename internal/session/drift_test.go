@@ -36,3 +36,14 @@ func TestDrift(t *testing.T) {
 		})
 	}
 }
+
+// TestDriftAfterCount: what a count leaves at rest is what no count can mend.
+func TestDriftAfterCount(t *testing.T) {
+	d := drift{looks: driftLooks, entered: 80}
+	if d.recounted(3, 80); d != (drift{entered: 80, left: 3}) {
+		t.Errorf("at rest: %+v", d)
+	}
+	if d.recounted(3, 90); d != (drift{entered: 90}) {
+		t.Errorf("under load: %+v", d)
+	}
+}

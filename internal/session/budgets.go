@@ -42,10 +42,6 @@ const (
 	// callsOfGo is how often Go's net.Dial tries a connect() that fails with
 	// EADDRNOTAVAIL (spuriousENOTAVAIL in net/tcpsock_posix.go).
 	callsOfGo = 3
-	// driftLooks is how often in a row sockstat must tell another number
-	// before the sockets in TIME_WAIT are counted anew. They end in lumps every
-	// 2 s, as often as we look.
-	driftLooks = 3
 )
 
 func newBudgets(s *session) *budgets {
@@ -253,13 +249,6 @@ func (b *budgets) learn(l look) {
 	}
 }
 
-// drift is how far the book is from what sockstat tells of a namespace.
-type drift struct {
-	looks   int    // in a row that found another number in TIME_WAIT
-	entered uint64 // sockets that had entered TIME_WAIT by the last look
-	left    int64  // the difference that the last count left, so that none can mend it
-}
-
 // drift returns that of a namespace.
 func (b *budgets) drift(netns uint32) *drift {
 	d := b.drifts[netns]
@@ -292,36 +281,6 @@ func (b *budgets) drifted(l look) bool {
 	}
 	b.book.BeginRecount(netns, b.session.reader.Stamp())
 	return true
-}
-
-// recounted takes in the difference that a count has left. While sockets come
-// it is one of time.
-func (d *drift) recounted(missing int64, entered uint64) {
-	if entered != d.entered {
-		missing = 0
-	}
-	*d = drift{entered: entered, left: missing}
-}
-
-// look takes in a difference, and how many sockets are in TIME_WAIT and have
-// ever been. It reports whether that many looks in a row have found one. While
-// sockets come, a look is some events older or younger than the book: at most
-// those between two looks. At rest the two are equal.
-func (d *drift) look(missing int64, timeWaits uint32, entered uint64) bool {
-	var slack int64
-	if under := entered - d.entered; under > 0 {
-		slack = max(8, int64(timeWaits)/100) + int64(under)
-	}
-	d.entered = entered
-	if missing == 0 {
-		d.left = 0
-	}
-	if missing == d.left || max(missing, -missing) <= slack {
-		d.looks = 0
-		return false
-	}
-	d.looks++
-	return d.looks >= driftLooks
 }
 
 // forget drops a namespace that has gone.

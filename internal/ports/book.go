@@ -131,6 +131,14 @@ func (b *Book) TimeWait(netns uint32, at int64) uint32 {
 	return 0
 }
 
+// Connects tells whether a local port is most likely of a connection that this
+// host has opened: connect() chooses from it, and nobody listens on it. It is
+// false where the range of ports is not known.
+func (b *Book) Connects(netns uint32, port uint16) bool {
+	ns := b.namespaces[netns]
+	return ns != nil && ns.connects(port)
+}
+
 // address identifies a destination.
 type address struct {
 	local, remote [16]byte // IPv4 as IPv4-mapped IPv6

@@ -173,7 +173,7 @@ func (b *Book) home(e *event.Socket, role event.Role) (*destination, uint32) {
 		}
 		// Where the role is not known, a port that connect() would not have
 		// chosen is a server's.
-		if role == event.RoleClient || ns.inSet(e.Local.Port()) && !ns.facts.Blocked.Has(e.Local.Port()) {
+		if role == event.RoleClient || ns.connects(e.Local.Port()) {
 			if d := b.destination(&a, ns); d != nil {
 				return d, 0
 			}

@@ -65,6 +65,12 @@ func (ns *namespace) inSet(port uint16) bool {
 	return port >= ns.facts.RangeLow && port <= ns.facts.RangeHigh && ns.known() && !ns.facts.Reserved.Has(port)
 }
 
+// connects tells whether a port is one that connect() chooses from, and nobody
+// listens on it.
+func (ns *namespace) connects(port uint16) bool {
+	return ns.inSet(port) && !ns.facts.Blocked.Has(port)
+}
+
 // hold notes that n, 1 or -1, more sockets hold a port by bind().
 func (ns *namespace) hold(port uint16, n uint32) {
 	if ns.held == nil {
@@ -72,7 +78,7 @@ func (ns *namespace) hold(port uint16, n uint32) {
 	}
 	was := ns.held[port]
 	ns.held[port] += uint16(n)
-	if (was == 0) != (ns.held[port] == 0) && ns.inSet(port) && !ns.facts.Blocked.Has(port) {
+	if (was == 0) != (ns.held[port] == 0) && ns.connects(port) {
 		ns.blocked += n
 	}
 }

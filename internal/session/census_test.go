@@ -238,3 +238,35 @@ func TestNamespacesComeAndGo(t *testing.T) {
 		t.Errorf("%+v, want no difference", r)
 	}
 }
+
+// TestCensusOfSources: whoever has connected to this host before the start is a
+// source of SYNs, and whom this host has connected to is none, even if he closed
+// first.
+func TestCensusOfSources(t *testing.T) {
+	const n = 20
+	for name, serverCloses := range map[string]bool{"TIME_WAIT of a client": false, "TIME_WAIT of a server": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newNarrow(t, "0", "1", lab.Server{ClosesFirst: serverCloses})
+			p.run(t, lab.Load{Connections: n, ClosesFirst: !serverCloses})
+			where := p.client
+			if serverCloses {
+				where = p.server
+			}
+			eventuallyTW(t, where, n)
+			l := p.watch(t).stop()
+			if found := len(of[*event.Census](l, nil)); found != n {
+				t.Fatalf("%d census events, want %d", found, n)
+			}
+			var sources []event.Source
+			for _, e := range of[*event.Sources](l, nil) {
+				sources = e.List
+			}
+			switch {
+			case !serverCloses && len(sources) > 0:
+				t.Errorf("sources %+v, want none", sources)
+			case serverCloses && (len(sources) != 1 || sources[0].Completed != n || uint64(sources[0].NetNS) != where.Inode()):
+				t.Errorf("sources %+v, want one of %d connections", sources, n)
+			}
+		})
+	}
+}

@@ -33,6 +33,12 @@ func newRefusals(s *session) (*refusals, error) {
 
 // take brings in an event, and explains it if it is a refusal.
 func (r *refusals) take(ev event.Event) {
+	// Who opened a connection from before the start is not told: most likely this
+	// host, and then its peer is no source.
+	if e, ok := ev.(*event.Census); ok && e.Role == event.RoleUnknown &&
+		r.session.budgets.book.Connects(e.NetNS, e.Local.Port()) {
+		return
+	}
 	if r.judge.Feed(ev) {
 		r.news = true
 	}

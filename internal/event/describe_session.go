@@ -110,5 +110,14 @@ func totalsMembers[E Event](at func(E) *Stats) []member {
 			func(ev E) *[]Reconciliation { return &at(ev).Reconcile }),
 		integer("clock_step_ms", "ms by which the wall clock was stepped since the start: wall clock now minus the log's clock",
 			func(ev E) *int64 { return &at(ev).ClockStepMS }),
-	}, opt(truncatedMember(func(ev E) *bool { return &at(ev).Truncated }))...)
+	}, opt(
+		field("time_wait", countSchema[uint64]("sockets in TIME_WAIT now in the network namespaces that are watched, whoever's they are; left out: not known"),
+			func(ev E) **uint64 { return &at(ev).TimeWait }, parseKnown),
+		truncatedMember(func(ev E) *bool { return &at(ev).Truncated }))...)
+}
+
+// parseKnown parses a count that may be unknown, and then is not there.
+func parseKnown(raw []byte) (*uint64, error) {
+	n, err := parseCount[uint64](raw)
+	return &n, err
 }

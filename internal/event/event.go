@@ -15,7 +15,7 @@ import (
 
 // SchemaVersion is the version of the event log format, "major.minor". It
 // stands in every start event and in the JSON Schema.
-const SchemaVersion = "1.2"
+const SchemaVersion = "1.3"
 
 // Kind names an event; its text is the value of the JSON member "event".
 type Kind uint8

@@ -98,7 +98,11 @@ func (t *Stats) totals(e *zerolog.Event) {
 	}
 	e.Uint64("uptime_ms", t.UptimeMS).
 		Dict("seen", countMap(e, t.Seen)).Dict("written", countMap(e, t.Written)).Dict("lost", countMap(e, t.Lost)).
-		Array("reconcile", reconcile).Int64("clock_step_ms", t.ClockStepMS)
+		Array("reconcile", reconcile)
+	if t.TimeWait != nil {
+		e.Uint64("time_wait", *t.TimeWait)
+	}
+	e.Int64("clock_step_ms", t.ClockStepMS)
 	flag(e, "truncated", t.Truncated)
 }
 

@@ -83,11 +83,14 @@ type Reconciliation struct {
 // start.
 type Stats struct {
 	Header
-	UptimeMS    uint64
-	Seen        map[string]uint64 // event kind: how many the kernel side counted, filters applied
-	Written     map[string]uint64 // event kind: lines written
-	Lost        map[string]uint64 // hop: how many
-	Reconcile   []Reconciliation
+	UptimeMS  uint64
+	Seen      map[string]uint64 // event kind: how many the kernel side counted, filters applied
+	Written   map[string]uint64 // event kind: lines written
+	Lost      map[string]uint64 // hop: how many
+	Reconcile []Reconciliation
+	// TimeWait is how many sockets are in TIME_WAIT in the namespaces that are
+	// watched, whoever's they are (/proc/net/sockstat); nil: not known.
+	TimeWait    *uint64
 	ClockStepMS int64 // wall clock now minus the log's clock; not 0 after a step of the wall clock
 	// Truncated: lists and maps were cut so that the line stays below MaxLine.
 	Truncated bool

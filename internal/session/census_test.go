@@ -257,6 +257,9 @@ func TestCensusOfSources(t *testing.T) {
 			if found := len(of[*event.Census](l, nil)); found != n {
 				t.Fatalf("%d census events, want %d", found, n)
 			}
+			if tw := l.stopEvent(t).TimeWait; tw == nil || *tw != n {
+				t.Errorf("time_wait %v in the stop event, want %d", tw, n)
+			}
 			var sources []event.Source
 			for _, e := range of[*event.Sources](l, nil) {
 				sources = e.List

@@ -300,6 +300,27 @@ func (n *namespaces) counters(ns kernel.Namespace) (c kernel.Counters, err error
 	return c, err
 }
 
+// waiting is how many sockets are in TIME_WAIT in the namespaces that are
+// selected; nil: one of them cannot tell.
+func (n *namespaces) waiting() *uint64 {
+	var sum uint64
+	for inode, ns := range n.known {
+		if !selects(&n.session.opts.Filters, inode) {
+			continue
+		}
+		var tw uint32
+		err := ns.Do(func() (err error) {
+			tw, err = kernel.ReadTimeWaits(n.root, "proc/thread-self/net")
+			return err
+		})
+		if err != nil && !errors.Is(err, kernel.ErrNamespaceGone) {
+			return nil
+		}
+		sum += uint64(tw)
+	}
+	return &sum
+}
+
 // timeWait is how many sockets were in TIME_WAIT at the start.
 func (n *namespaces) timeWait() uint64 {
 	var sum uint64

@@ -98,6 +98,7 @@ func (s *session) stats() event.Stats {
 		Written:     counts.Written,
 		Lost:        counts.LostByHop(),
 		Reconcile:   s.account.Reconcile(),
+		TimeWait:    s.hosts.waiting(),
 		ClockStepMS: s.clockStep().Milliseconds(),
 	}
 	tallies, err := s.probe.Tallies()

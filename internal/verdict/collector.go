@@ -156,9 +156,17 @@ func (c *Collector) takeLong(ev event.Event) {
 			c.losses.add(ev)
 		}
 	case *event.Stats:
-		c.totals = ev
+		c.account(ev)
 	case *event.Stop:
-		c.stop, c.totals = ev, &ev.Stats
+		c.stop = ev
+		c.account(&ev.Stats)
+	}
+}
+
+func (c *Collector) account(s *event.Stats) {
+	c.totals = s
+	if s.TimeWait != nil {
+		c.flow.atMost(*s.TimeWait)
 	}
 }
 

@@ -79,6 +79,43 @@ func TestTimeWaitPeak(t *testing.T) {
 	}
 }
 
+// TestTimeWaitTakenOver: a SYN takes the place of a server's socket in TIME_WAIT
+// and no event tells of it; the kernel's own number does.
+func TestTimeWaitTakenOver(t *testing.T) {
+	kernel := func(s float64, n uint64) *event.Stats { return &event.Stats{Header: at(s), TimeWait: &n} }
+	end := func(s float64, n uint64) *event.Stop {
+		e := stop(s)
+		e.TimeWait = &n
+		return e
+	}
+	for name, c := range map[string]struct {
+		events     []event.Event
+		peak, live uint64
+	}{
+		"as we count":                  {append(steady(1, 10, 10), kernel(3, 10), end(4, 10)), 10, 10},
+		"more, of others or before us": {append(steady(1, 10, 10), kernel(3, 500), end(4, 500)), 10, 10},
+		"six were taken over":          {append(steady(1, 10, 10), kernel(3, 4), end(4, 4)), 4, 4},
+		"six after the peak": {
+			append(append(steady(1, 10, 10), kernel(3, 10), kernel(4, 4)), end(5, 4)), 10, 4,
+		},
+		"three more since": {
+			append(append(append(steady(1, 10, 10), kernel(3, 4)), steady(3, 10, 3)...), end(5, 7)), 7, 7,
+		},
+		"all are gone": {
+			append(append(steady(1, 10, 10), kernel(3, 0)), end(300, 0)), 0, 0,
+		},
+		"the log does not tell": {append(steady(1, 10, 10), stop(4)), 10, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := conclude(t, append([]event.Event{start()}, c.events...)...)
+			_, collector := record(t, append([]event.Event{start()}, c.events...)...)
+			if live := collector.Live(0).TimeWait; v.TimeWait.Peak != c.peak || live != c.live {
+				t.Errorf("%d at most, %d now, want %d and %d", v.TimeWait.Peak, live, c.peak, c.live)
+			}
+		})
+	}
+}
+
 // TestCountsBehindLosses takes what the kernel side has counted where lines
 // are missing.
 func TestCountsBehindLosses(t *testing.T) {

@@ -23,9 +23,10 @@ type flow struct {
 	at      int64       // s, the last second that was seen
 	ends    [128]uint64 // sockets in TIME_WAIT whose timer ends in a second
 	waiting uint64      // sum of ends
-	peak    uint64
-	made    [8]uint64 // connections of this host that entered TIME_WAIT in a second
-	busiest uint64    // of all seconds
+	peak    uint64      // of waiting, until the kernel was heard last
+	high    uint64      // of waiting since
+	made    [8]uint64   // connections of this host that entered TIME_WAIT in a second
+	busiest uint64      // of all seconds
 }
 
 // advance lets time pass.
@@ -35,7 +36,7 @@ func (f *flow) advance(ns int64) {
 		return
 	}
 	if to-f.at >= int64(len(f.ends)) {
-		*f = flow{at: to, peak: f.peak, busiest: f.busiest}
+		*f = flow{at: to, peak: f.most(), busiest: f.busiest}
 		return
 	}
 	for f.at < to {
@@ -52,7 +53,24 @@ func (f *flow) enter(leftMS uint32) {
 	s := min(max(int64(leftMS/1000), 1), int64(len(f.ends))-1)
 	f.ends[(f.at+s)%int64(len(f.ends))]++
 	f.waiting++
-	f.peak = max(f.peak, f.waiting)
+	f.high = max(f.high, f.waiting)
+}
+
+// most is the highest number of sockets in TIME_WAIT so far.
+func (f *flow) most() uint64 { return max(f.peak, f.high) }
+
+// atMost takes in how many sockets the kernel has in TIME_WAIT. What we count
+// beyond has ended early, and nobody was told: a SYN from the same port took
+// the place of a server's, or it was killed.
+func (f *flow) atMost(n uint64) {
+	excess := f.waiting - min(f.waiting, n)
+	f.peak = max(f.peak, f.high-min(f.high, excess))
+	for s := int64(1); excess > 0 && s < int64(len(f.ends)); s++ {
+		end := &f.ends[(f.at+s)%int64(len(f.ends))]
+		ended := min(*end, excess)
+		*end, excess, f.waiting = *end-ended, excess-ended, f.waiting-ended
+	}
+	f.high = f.waiting
 }
 
 // leave takes a socket out that entered TIME_WAIT ageMS ago, if its timer has

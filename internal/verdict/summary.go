@@ -134,7 +134,7 @@ func (c *Collector) seen(k event.Kind) uint64 {
 func (c *Collector) waiting() TimeWait {
 	t := TimeWait{
 		Entered: max(c.entered[0]+c.entered[1]+c.entered[2], c.seen(event.KindTimeWait)),
-		Peak:    max(c.flow.peak, c.waitPeak), Reused: max(c.reused, c.seen(event.KindTWReuse)),
+		Peak:    max(c.flow.most(), c.waitPeak), Reused: max(c.reused, c.seen(event.KindTWReuse)),
 	}
 	if c.start != nil {
 		for _, n := range c.start.Census {

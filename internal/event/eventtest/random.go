@@ -181,6 +181,10 @@ func (g generator) stats(h event.Header) event.Stats {
 		Header: h, UptimeMS: g.Uint64(), Seen: g.counts(), Written: g.counts(), Lost: g.counts(),
 		Reconcile: []event.Reconciliation{}, ClockStepMS: int64(g.Uint64()), Truncated: g.bool(),
 	}
+	if g.bool() {
+		n := g.Uint64()
+		s.TimeWait = &n
+	}
 	for range g.N(3) {
 		s.Reconcile = append(s.Reconcile, event.Reconciliation{
 			NetNS: g.Uint32(), Counter: g.word(),

@@ -14,7 +14,7 @@ import (
 	"github.com/twscope/twscope/internal/testutil"
 )
 
-func TestRunUsage(t *testing.T) {
+func TestUsage(t *testing.T) {
 	for args, text := range map[string]string{
 		"run --no-such":             "unknown flag: --no-such",
 		"run extra":                 "extra",
@@ -49,6 +49,9 @@ func TestRunUsage(t *testing.T) {
 		"run --log-level loud":      "--log-level loud",
 		"run --log-level trace":     "--log-level trace",
 		"run --log-format xml":      "--log-format xml",
+		"tail --lines -1":           "--lines -1: want 0 or more",
+		"tail --events nope":        "nope",
+		"tail --color x":            `--color "x": want`,
 	} {
 		t.Run(args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -61,15 +61,15 @@ func newTailCmd() *cobra.Command {
 
 func runTail(cmd *cobra.Command, path string, o tailOptions) error {
 	if o.lines < 0 {
-		return fmt.Errorf("--lines %d: want 0 or more; --all shows all", o.lines)
+		return usageError{fmt.Errorf("--lines %d: want 0 or more; --all shows all", o.lines)}
 	}
 	kinds, err := parseEvents(o.events)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	color, err := useColor(o.color, cmd.OutOrStdout(), os.Getenv("NO_COLOR"))
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	out := bufio.NewWriter(cmd.OutOrStdout())
 	t := &tail{out: out, kinds: kinds, text: tailText{color: color, zone: time.Local}}

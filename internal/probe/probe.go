@@ -334,7 +334,8 @@ func (p *Probe) check() error {
 			errs = append(errs, fmt.Errorf("%s by %s: %w", c.Observation, t.Rung, t.Err))
 		}
 	}
-	return fmt.Errorf("%w: %w", ErrNothingToSee, errors.Join(errs...))
+	return fmt.Errorf("%w; use a kernel of 5.8 or later that allows BPF tracepoint programs, and see 'twscope check': %w",
+		ErrNothingToSee, errors.Join(errs...))
 }
 
 // sortForced leaves out the rungs above a forced one, and puts it first.
